@@ -1,0 +1,61 @@
+//! Puts manifests on an API server.
+
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::discovery::{ApiResource, Scope};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+
+use crate::manifests::Manifest;
+
+/// A manifest was refused; prints as `file:line: Kind namespace/name: what the API server said`.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {title}: {message}")]
+pub struct Error {
+    place: String,
+    title: String,
+    message: String,
+}
+
+/// Creates the manifest's object, or merges the manifest into the one that is there.
+///
+/// # Errors
+/// The API server does not know the kind or refuses the object.
+pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject, Error> {
+    let failed = |message: String| Error { place: manifest.place.to_string(), title: manifest.title(), message };
+    put(client, manifest.object.clone()).await.map_err(failed)
+}
+
+async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String> {
+    let types: TypeMeta = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    let kind = GroupVersionKind::try_from(&types).map_err(|error| error.to_string())?;
+    let (resource, capabilities) = kube::discovery::pinned_kind(client, &kind)
+        .await
+        .map_err(|_| format!("no kind {} in {} is served here", kind.kind, types.api_version))?;
+    let api = api(client, &resource, capabilities.scope == Scope::Namespaced, &mut object);
+    let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    match api.create(&PostParams::default(), &desired).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => api
+            .patch(&desired.name_any(), &PatchParams::default(), &Patch::Merge(&object))
+            .await
+            .map_err(|error| sentence(&error)),
+        outcome => outcome.map_err(|error| sentence(&error)),
+    }
+}
+
+fn api(client: &Client, resource: &ApiResource, namespaced: bool, object: &mut Value) -> Api<DynamicObject> {
+    if !namespaced {
+        return Api::all_with(client.clone(), resource);
+    }
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+    object["metadata"]["namespace"] = namespace.clone().into();
+    Api::namespaced_with(client.clone(), &namespace, resource)
+}
+
+/// What the API server said, without the client library's wrapping.
+pub fn sentence(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,74 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Event-driven autoscaling for Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole system on this machine: Kubernetes API, controllers, operator, pods as local processes
+    Up(Up),
+    /// Run the operator in a cluster
+    Operator(OperatorArgs),
+    /// Print the CustomResourceDefinitions as YAML
+    Crds,
+    /// Run one of the small programs of the examples
+    #[command(subcommand)]
+    Demo(tidemark_demo::Demo),
+    /// Run the processes of one pod; `up` starts this by itself
+    #[command(hide = true)]
+    Shim,
+}
+
+/// `tidemark up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Manifest files, or folders of them
+    #[arg(value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Where to write the kubeconfig [default: tidemark/PORT/kubeconfig under the user's state folder]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
+    #[arg(long, default_value_t = 6445, env = "TIDEMARK_PORT")]
+    pub port: u16,
+    /// Pods only become Running and Ready; no process is started
+    #[arg(long)]
+    pub simulate_pods: bool,
+    /// Print lines instead of a live screen, also on a terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `tidemark operator`.
+#[derive(Debug, Args)]
+pub struct OperatorArgs {
+    /// Kubeconfig of the cluster [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespaces to watch, separated by commas; empty watches all
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',', env = "WATCH_NAMESPACE")]
+    pub watch_namespaces: Vec<String>,
+    /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address
+    #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]
+    pub external_metrics_address: Option<SocketAddr>,
+    /// Folder with tls.crt and tls.key for the external metrics API; without it a certificate is made at every start
+    #[arg(long, value_name = "DIR", requires = "external_metrics_address")]
+    pub cert_dir: Option<PathBuf>,
+    /// Host name under which the API server reaches the external metrics API, for the certificate made at the start
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub external_metrics_host: String,
+    /// Where to write the CA of a certificate made at the start, for the caBundle of the APIService
+    #[arg(long, value_name = "FILE", requires = "external_metrics_address")]
+    pub ca_file: Option<PathBuf>,
+}

@@ -1,0 +1,189 @@
+//! The state of all objects as text.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tidemark_engine::quantity;
+use tidemark_operator::{Snapshot, TriggerView};
+use tidemark_trigger::MetricType;
+
+/// The table of all objects: a heading, and for each object a line, a line for each metric and one for the reasons.
+pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp) -> Vec<String> {
+    if snapshots.is_empty() {
+        return vec!["no ScaledObject yet".to_owned()];
+    }
+    let heads: Vec<[String; 6]> = snapshots.iter().map(|snapshot| head(snapshot)).collect();
+    let titles = ["OBJECT", "TARGET", "REPLICAS", "WANTED", "BOUNDS", "STATE"].map(str::to_owned);
+    let mut widths = [0; 6];
+    for row in heads.iter().chain([&titles]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut lines = vec![row(&titles, &widths)];
+    for (snapshot, head) in snapshots.iter().zip(&heads) {
+        lines.push(row(head, &widths));
+        lines.extend(snapshot.triggers.iter().map(|trigger| format!("  {}", metric(trigger, now))));
+        lines.push(format!("  because {}", reasons(snapshot)));
+        if let Some(problem) = problem(snapshot) {
+            lines.push(format!("  not ready: {problem}"));
+        }
+    }
+    lines
+}
+
+/// One line about one object, for output that scrolls.
+pub fn summary(snapshot: &Snapshot) -> String {
+    let [name, target, replicas, wanted, _, state] = head(snapshot);
+    let metrics: Vec<_> = snapshot.triggers.iter().map(value).collect();
+    let mut line = format!("{name}: {target} {replicas} replicas, wanted {wanted}, {state}");
+    if !metrics.is_empty() {
+        line += &format!(" [{}]", metrics.join(", "));
+    }
+    match problem(snapshot) {
+        Some(problem) => line + " - not ready: " + &problem,
+        None => line + " - " + &reasons(snapshot),
+    }
+}
+
+fn head(snapshot: &Snapshot) -> [String; 6] {
+    let count = |count: Option<i32>| count.map_or("?".to_owned(), |count| count.to_string());
+    let state = match (snapshot.paused, snapshot.active) {
+        (true, _) => "paused",
+        (false, Some(true)) => "active",
+        (false, Some(false)) if snapshot.cooldown_until.is_some() => "cooling down",
+        (false, Some(false)) => "quiet",
+        (false, None) => "starting",
+    };
+    [
+        snapshot.key.to_string(),
+        snapshot.target.clone(),
+        count(snapshot.replicas),
+        count(snapshot.desired.or(snapshot.replicas)),
+        format!("{}..{}", snapshot.min, snapshot.max),
+        state.to_owned(),
+    ]
+}
+
+fn row(cells: &[String; 6], widths: &[usize; 6]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        line += &format!("{cell:<width$}  ");
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// `12 of 5 per replica`: a value against its target.
+fn value(trigger: &TriggerView) -> String {
+    let target = quantity::format_milli(trigger.target_milli);
+    let per = match trigger.metric_type {
+        MetricType::AverageValue => " per replica",
+        MetricType::Value => "",
+    };
+    match (&trigger.error, trigger.value) {
+        (Some((kind, _)), _) => format!("{}: {kind} error", name(trigger)),
+        (None, Some(value)) => format!("{}: {value} of {target}{per}", name(trigger)),
+        (None, None) => format!("{}: not read yet", name(trigger)),
+    }
+}
+
+fn metric(trigger: &TriggerView, now: Timestamp) -> String {
+    if let Some((_, message)) = &trigger.error {
+        return format!("{}: {message}", name(trigger));
+    }
+    let activity = match trigger.active {
+        Some(true) => ", active",
+        Some(false) => ", quiet",
+        None => "",
+    };
+    let age = trigger
+        .time
+        .map_or(String::new(), |time| format!(", read {} s ago", now.duration_since(time).as_secs().max(0)));
+    format!("{}{activity}{age}", value(trigger))
+}
+
+fn name(trigger: &TriggerView) -> String {
+    if trigger.metric.is_empty() {
+        format!("trigger {} ({})", trigger.index, trigger.trigger_type)
+    } else {
+        trigger.metric.to_string()
+    }
+}
+
+fn reasons(snapshot: &Snapshot) -> String {
+    if snapshot.reasons.is_empty() {
+        return "nothing is decided yet".to_owned();
+    }
+    snapshot.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn problem(snapshot: &Snapshot) -> Option<String> {
+    let ready = snapshot.ready.as_ref().filter(|ready| ready.status != "True")?;
+    ready.message.clone().or_else(|| ready.reason.clone()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_api::Condition;
+    use tidemark_engine::reason::Reason;
+    use tidemark_operator::ObjectKey;
+    use tidemark_trigger::ErrorKind;
+
+    use super::*;
+
+    const NOW: &str = "2026-01-01T00:00:05Z";
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            key: Arc::new(ObjectKey::new("shop", "orders")),
+            target: "Deployment/orders".to_owned(),
+            triggers: vec![TriggerView {
+                index: 0,
+                trigger_type: "rabbitmq".into(),
+                name: None,
+                metric: "s0-rabbitmq-orders".into(),
+                value: Some(12.0),
+                target_milli: 5000,
+                metric_type: MetricType::AverageValue,
+                active: Some(true),
+                error: None,
+                time: Some("2026-01-01T00:00:03Z".parse().unwrap()),
+            }],
+            active: Some(true),
+            replicas: Some(1),
+            desired: Some(3),
+            max: 10,
+            reasons: vec![Reason::LeftToHpa { replicas: 1 }],
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn an_object_shows_values_against_targets_replicas_and_reasons() {
+        let lines = table(&[Arc::new(snapshot())], NOW.parse().unwrap());
+        assert_eq!(
+            lines,
+            [
+                "OBJECT       TARGET             REPLICAS  WANTED  BOUNDS  STATE",
+                "shop/orders  Deployment/orders  1         3       0..10   active",
+                "  s0-rabbitmq-orders: 12 of 5 per replica, active, read 2 s ago",
+                "  because at 1 replicas the HPA decides",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failing_trigger_shows_its_error_instead_of_a_value() {
+        let mut snapshot = snapshot();
+        snapshot.triggers[0].error = Some((ErrorKind::Unreachable, "no connection to mq:5672 (unreachable)".into()));
+        let condition =
+            Condition { status: "False".to_owned(), message: Some("broken".to_owned()), ..Default::default() };
+        snapshot.ready = Some(condition);
+        let lines = table(&[Arc::new(snapshot.clone())], NOW.parse().unwrap()).join("\n");
+        assert!(lines.contains("s0-rabbitmq-orders: no connection to mq:5672 (unreachable)"), "{lines}");
+        assert!(lines.contains("not ready: broken"), "{lines}");
+        assert!(!lines.contains("12 of 5"), "{lines}");
+        assert!(summary(&snapshot).contains("unreachable error"), "{}", summary(&snapshot));
+    }
+}

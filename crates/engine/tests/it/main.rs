@@ -1,0 +1,3 @@
+//! The engine against the shared conformance cases.
+
+mod conformance;

@@ -1,0 +1,76 @@
+//! Pausing by annotation.
+
+use kube::ResourceExt;
+use tidemark_api::ScaledObject;
+use tidemark_engine::controls;
+use tidemark_engine::reason::Reason;
+
+use super::Actor;
+use super::reconcile::{CheckFailure, Reconcile, refused};
+use crate::observation::{Life, ScaleCause, What, Write};
+use crate::status;
+use crate::target::{Scaled, Target};
+
+const STEP_HPA: &str = "failed to delete HPA for paused ScaledObject";
+const STEP_SCALE: &str = "failed to scale target to paused replica count";
+
+impl Actor {
+    /// Follows the annotations: conditions and events of a pause, and its end; the loop stops at once.
+    pub(super) fn apply_controls(&mut self, object: &ScaledObject) {
+        let pausing = self.controls.paused || self.controls.scale_in_paused || self.controls.scale_out_paused;
+        let was_pausing = status::is_true(&self.status, status::PAUSED);
+        if pausing && !was_pausing {
+            let text = "ScaledObject is paused";
+            self.set_condition(status::new_condition(status::PAUSED, "True", "ScaledObjectPaused", text));
+            self.tell_life(Life::Paused);
+        } else if !pausing && was_pausing {
+            let text = "pause annotation removed for ScaledObject";
+            self.set_condition(status::new_condition(status::PAUSED, "False", "ScaledObjectUnpaused", text));
+            self.tell_life(Life::Unpaused);
+        }
+        if self.status.paused_replica_count.is_some() && !controls::has_pause_annotation(object.annotations()) {
+            self.status_mut().paused_replica_count = None;
+        }
+        if self.controls.paused {
+            self.stop_polling("the ScaledObject is paused");
+            self.reasons = vec![Reason::Paused { replicas: self.controls.paused_replicas }];
+            self.desired = self.controls.paused_replicas;
+        }
+    }
+}
+
+impl Reconcile {
+    /// The check of a paused object: no HPA, and the replicas of `paused-replicas`.
+    pub(super) async fn pause(&mut self, object: &ScaledObject) -> Result<(), CheckFailure> {
+        let name = self.hpa_name.clone().unwrap_or_else(|| object.wanted_hpa_name());
+        self.delete_hpa(&name, object).await.map_err(|error| refused(STEP_HPA, &error))?;
+        let resolved = self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &object.spec.scale_target_ref).await;
+        let wanted = controls::paused_replicas(object.annotations()).map_err(|error| refused(STEP_SCALE, &error))?;
+        if let Some(to) = wanted {
+            let target = resolved.as_ref().map_err(|error| refused(STEP_SCALE, error))?;
+            self.hold(target, to).await?;
+        }
+        // Only to show its replicas: a paused object does not need its target.
+        if let Ok(target) = resolved {
+            let found = target.read(&self.ctx.client, &self.ctx.kinds).await.ok();
+            self.out.target = found.map(|found| (target, found));
+        }
+        Ok(())
+    }
+
+    /// Scales the target to the count at which it is held.
+    async fn hold(&mut self, target: &Target, to: i32) -> Result<(), CheckFailure> {
+        let write = |from| Write::Scale { target: target.describe(), from, to, cause: ScaleCause::Paused };
+        match target.scale(&self.ctx.client, None, to).await {
+            Scaled::Failed { from, message } => {
+                self.tell(What::Write { write: write(from), error: Some(message.as_str().into()) });
+                return Err(refused(STEP_SCALE, &message));
+            }
+            Scaled::Done { from, written: true } => self.tell(What::Write { write: write(from), error: None }),
+            // Moved cannot be: no count was expected.
+            Scaled::Done { .. } | Scaled::Moved { .. } => {}
+        }
+        self.out.paused_replicas = Some(to);
+        Ok(())
+    }
+}

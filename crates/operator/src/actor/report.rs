@@ -1,0 +1,179 @@
+//! What the actor says of itself: its status on the API server, and its snapshot.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use jiff::{Timestamp, TimestampRound, RoundMode, Unit};
+use tidemark_api::scaled_object::TriggerActivity;
+use tidemark_api::{Condition, ScaledObjectStatus};
+use tidemark_engine::activation::Decision;
+use tidemark_engine::reason::Reason;
+use tidemark_engine::verdict::Status;
+
+use super::slot::Last;
+use super::{Actor, Done};
+use crate::hpa::HpaView;
+use crate::observation::{Stage, What, Write};
+use crate::snapshot::Snapshot;
+use crate::status::{self, Written};
+
+impl Actor {
+    /// The status, about to be changed: what the API server has of it is kept until it has the change.
+    pub(super) fn status_mut(&mut self) -> &mut ScaledObjectStatus {
+        if self.written.is_none() {
+            self.written = Some(Box::new(self.status.clone()));
+        }
+        &mut self.status
+    }
+
+    pub(super) fn set_condition(&mut self, condition: Condition) {
+        if status::condition(&self.status, &condition.type_) != Some(&condition) {
+            status::set(self.status_mut(), condition);
+        }
+    }
+
+    /// Takes a decision's conditions, times and activities over into the status.
+    pub(super) fn report_decision(&mut self, decision: &Decision) {
+        // A failed check stays visible until a check passes.
+        match &decision.ready_condition {
+            Some(_) if self.check_failure.is_some() => {}
+            Some(verdict) if verdict.status == Status::True => self.set_condition(status::ready()),
+            Some(verdict) => self.set_condition(status::from_verdict(status::READY, verdict)),
+            None => {}
+        }
+        if let Some(verdict) = &decision.active_condition {
+            self.set_condition(status::from_verdict(status::ACTIVE, verdict));
+        }
+        if decision.last_active.is_some() {
+            self.last_active = decision.last_active;
+        }
+        // A decision on triggers that are not all read leaves the object what it was, unless one is active.
+        let known = decision.active || decision.active_condition.is_some();
+        let turned = known && self.active != Some(decision.active);
+        if let Some(last_active) = self.last_active.filter(|_| turned) {
+            let last_active = Some(Time(whole_seconds(last_active)));
+            if self.status.last_active_time != last_active {
+                self.status_mut().last_active_time = last_active;
+            }
+        }
+        if known {
+            self.active = Some(decision.active);
+        }
+        self.report_activities();
+    }
+
+    fn report_activities(&mut self) {
+        let mut activities = self.status.triggers_activity.clone().unwrap_or_default();
+        let names = self.status.external_metric_names.clone().unwrap_or_default();
+        activities.retain(|name, _| names.contains(name));
+        for slot in &self.slots {
+            for (at, metric) in slot.metrics().iter().enumerate() {
+                let is_active = match &slot.last {
+                    Last::Unread => continue,
+                    Last::Read { readings, .. } => readings.get(at).is_some_and(|reading| reading.active),
+                    Last::Failed { .. } => false,
+                };
+                if names.iter().any(|name| **name == **metric.name()) {
+                    activities.insert(metric.name().to_string(), TriggerActivity { is_active });
+                }
+            }
+        }
+        if self.status.triggers_activity.as_ref().unwrap_or(&Default::default()) != &activities {
+            self.status_mut().triggers_activity = Some(activities);
+        }
+    }
+
+    /// Takes the HPA's own health over into the status.
+    pub(super) fn report_hpa(&mut self, view: &HpaView) {
+        let Some((state, reason, message)) = &view.scaling_active else { return };
+        let condition = match (state.as_str(), reason.as_str()) {
+            ("True", _) => status::new_condition(status::HPA_ACTIVE, "True", "HPAActive", message),
+            (_, "ScalingDisabled") => status::new_condition(status::HPA_ACTIVE, "True", reason, message),
+            (_, "") => status::new_condition(status::HPA_ACTIVE, "False", "HPAMetricsUnavailable", message),
+            _ => status::new_condition(status::HPA_ACTIVE, "False", reason, message),
+        };
+        self.set_condition(condition);
+        self.flush_status();
+    }
+
+    /// Writes the status if it is another one than the API server's. One write at a time, and none while a reconcile
+    /// runs, which changes the object's version.
+    pub(super) fn flush_status(&mut self) {
+        if self.writing_status || self.reconciling || self.deleting || self.status_retry.at.is_some() {
+            return;
+        }
+        let Some(written) = &self.written else { return };
+        let Some(patch) = status::difference(written, &self.status) else {
+            self.written = None;
+            return;
+        };
+        self.writing_status = true;
+        let (client, key) = (self.ctx.client.clone(), self.key.clone());
+        let (version, sent) = (self.resource_version.clone(), self.status.clone());
+        self.start(async move {
+            Done::Status(Box::new((status::write(client, &key, &version, patch).await, sent)))
+        });
+    }
+
+    pub(super) fn on_status_written(&mut self, (written, sent): (Written, ScaledObjectStatus)) {
+        self.writing_status = false;
+        match written {
+            Written::Done { resource_version } => {
+                self.status_retry.settled();
+                self.resource_version = resource_version;
+                self.written = (self.status != sent).then(|| Box::new(sent));
+                self.tell(What::Write { write: Write::Status, error: None });
+            }
+            Written::Conflict(object) => {
+                self.resource_version = object.metadata.resource_version.unwrap_or_default();
+                let theirs = object.status.unwrap_or_default();
+                status::rebase(&mut self.status, &theirs);
+                self.written = Some(Box::new(theirs));
+            }
+            // The watch will say so too.
+            Written::Gone => return,
+            Written::Failed(message) => {
+                self.status_retry.after_failure();
+                self.tell_error(Stage::StatusUpdate, message);
+            }
+        }
+        self.reconcile_waiting();
+        self.flush_status();
+    }
+
+    pub(super) fn publish(&self) {
+        let slots = self.slots.iter().enumerate();
+        let next_poll = self.slots.iter().filter(|slot| slot.is_pollable()).map(|slot| slot.due).min();
+        let cooldown_until = self.reasons.iter().find_map(|reason| match reason {
+            Reason::Cooldown { until } | Reason::InitialCooldown { until } => Some(*until),
+            _ => None,
+        });
+        let snapshot = Snapshot {
+            key: self.key.clone(),
+            uid: self.uid.to_string(),
+            target: format!("{}/{}", self.spec.scale_target_ref.kind(), self.spec.scale_target_ref.name),
+            triggers: slots.flat_map(|(index, slot)| slot.views(index, &self.ctx)).collect(),
+            active: self.active,
+            paused: self.controls.paused,
+            replicas: self.replicas,
+            desired: self.desired(),
+            min: self.spec.min_replicas(),
+            max: self.spec.max_replicas(),
+            ready: status::condition(&self.status, status::READY).filter(|ready| ready.reason.is_some()).cloned(),
+            reasons: self.reasons.clone(),
+            next_poll: next_poll.map(|at| self.ctx.clock.at(at)),
+            cooldown_until,
+        };
+        self.ctx.registry.publish(&self.entry, snapshot);
+    }
+
+    /// What the last decision asked for; where it left the replicas to the HPA, what that wants.
+    fn desired(&self) -> Option<i32> {
+        let in_charge = self.replicas.is_some_and(|replicas| replicas > 0);
+        let hpa = self.hpa.as_ref().and_then(|hpa| hpa.desired).filter(|desired| in_charge && *desired > 0);
+        self.desired.or(hpa).or(self.replicas)
+    }
+}
+
+/// Status times have whole seconds. The later one: a cooldown may grow by a restart, never shrink.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    time.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)).unwrap_or(time)
+}

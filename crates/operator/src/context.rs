@@ -1,0 +1,55 @@
+//! What all objects of one operator share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tidemark_auth::Resolver;
+use tidemark_clock::Clock;
+use tidemark_trigger::Door;
+
+use crate::observation::Observer;
+use crate::settings::Settings;
+use crate::shared_reads::share_reads;
+use crate::snapshot::Registry;
+use crate::target::Kinds;
+
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) door: Door,
+    pub(crate) clock: Clock,
+    /// Reads authentication and environment as they are now.
+    pub(crate) resolver: Resolver,
+    /// The same, but what other objects have read lately serves too.
+    pub(crate) refresher: Resolver,
+    pub(crate) settings: Settings,
+    pub(crate) observer: Observer,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) kinds: Kinds,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, door: Door, settings: Settings) -> Self {
+        let clock = *door.clock();
+        let resolver = |keep| {
+            let settings = tidemark_auth::Settings {
+                cluster_object_namespace: settings.cluster_object_namespace.clone(),
+                restrict_secret_access: settings.restrict_secret_access,
+                request_timeout: settings.request_timeout,
+            };
+            Resolver::new(share_reads(client.clone(), keep), settings)
+        };
+        Self {
+            observer: Observer::new(clock),
+            registry: Arc::new(Registry::new()),
+            kinds: Kinds::default(),
+            resolver: resolver(Duration::ZERO),
+            // Half of the time: with what is read halfway, no parameter becomes much older than the whole.
+            refresher: resolver(settings.auth_refresh / 2),
+            client,
+            door,
+            clock,
+            settings,
+        }
+    }
+}

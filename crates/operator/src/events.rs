@@ -1,0 +1,358 @@
+//! Kubernetes Events, made from the observations of all objects.
+//!
+//! An event that comes again within a while becomes a series of the first one. Events never hold anything up: when the
+//! API server takes them more slowly than they come, they are lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::client;
+use crate::context::Context;
+use crate::observation::{Life, ObjectKey, Observation, ScaleCause, Stage, What, Write};
+
+/// KEDA's name, which tools match on.
+const CONTROLLER: &str = "keda-operator";
+/// The most characters of a note that the API server takes.
+const NOTE_LIMIT: usize = 1024;
+/// Events that wait for the API server at most.
+const QUEUE: usize = 1000;
+/// A series ends when nothing was added to it for this long.
+const SERIES_QUIET: Duration = Duration::from_secs(6 * 60);
+/// A running series is written anew this often.
+const SERIES_REFRESH: Duration = Duration::from_secs(30 * 60);
+/// Attempts to write an event while the API server cannot be reached, and the pause between them.
+const ATTEMPTS: u32 = 12;
+const PAUSE: Duration = Duration::from_secs(10);
+/// Time for what is queued when the operator stops.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// An event before it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Draft {
+    reason: &'static str,
+    action: &'static str,
+    warning: bool,
+    note: String,
+}
+
+impl Draft {
+    fn normal(reason: &'static str, note: impl Into<String>) -> Option<Self> {
+        Some(Self { reason, action: reason, warning: false, note: note.into() })
+    }
+
+    fn warning(reason: &'static str, note: impl Into<String>) -> Option<Self> {
+        Some(Self { reason, action: reason, warning: true, note: note.into() })
+    }
+}
+
+/// What makes two events one series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SeriesKey {
+    uid: Arc<str>,
+    reason: &'static str,
+    note: String,
+}
+
+struct Series {
+    event: String,
+    count: i32,
+    last: Timestamp,
+    last_seen: Instant,
+    written: Instant,
+    /// Counted, but not written yet.
+    pending: bool,
+}
+
+/// A write that waits its turn.
+enum Job {
+    Create { namespace: String, event: Box<Event> },
+    Count { namespace: String, event: String, count: i32, last: Timestamp },
+}
+
+struct Recorder {
+    ctx: Arc<Context>,
+    series: BTreeMap<SeriesKey, (Arc<ObjectKey>, Series)>,
+    queue: VecDeque<Job>,
+    /// Nanoseconds in the name of the last event: names are unique within a process.
+    last_stamp: i128,
+}
+
+/// Writes events until `stop` is cancelled; what is queued then is tried once, for a moment.
+pub(crate) async fn run(
+    ctx: Arc<Context>,
+    mut observations: broadcast::Receiver<Arc<Observation>>,
+    stop: CancellationToken,
+) {
+    let mut recorder = Recorder { ctx: ctx.clone(), series: BTreeMap::new(), queue: VecDeque::new(), last_stamp: 0 };
+    let mut writing: Option<BoxFuture<'static, ()>> = None;
+    let mut sweep = tokio::time::interval(SERIES_QUIET / 6);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut open = true;
+    let mut closing = Box::pin(tokio::time::sleep(Duration::ZERO));
+    loop {
+        if writing.is_none() {
+            writing = recorder.queue.pop_front().map(|job| write(ctx.clone(), job, stop.clone()).boxed());
+        }
+        if !open && writing.is_none() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = async { if let Some(work) = &mut writing { work.await } }, if writing.is_some() => writing = None,
+            observation = observations.recv(), if open => match observation {
+                Ok(observation) => recorder.on(&observation),
+                Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "observations were lost: events are missing"),
+                Err(RecvError::Closed) => open = false,
+            },
+            () = stop.cancelled(), if open => {
+                while let Ok(observation) = observations.try_recv() {
+                    recorder.on(&observation);
+                }
+                recorder.finish();
+                open = false;
+                closing.as_mut().reset(Instant::now() + LAST_WORDS);
+            }
+            () = &mut closing, if !open => return,
+            _ = sweep.tick() => recorder.sweep(),
+        }
+    }
+}
+
+impl Recorder {
+    fn on(&mut self, observation: &Observation) {
+        let Some(mut draft) = draft(&observation.what) else { return };
+        if draft.note.chars().count() > NOTE_LIMIT {
+            draft.note = draft.note.chars().take(NOTE_LIMIT - 1).chain(['…']).collect();
+        }
+        let now = Instant::now();
+        let key = SeriesKey { uid: observation.uid.clone(), reason: draft.reason, note: draft.note.clone() };
+        if let Some((_, series)) = self.series.get_mut(&key) {
+            series.count += 1;
+            series.last = observation.time;
+            series.last_seen = now;
+            series.pending = true;
+            // The first repeat is news; the others are counted, and written when the series is refreshed or ends.
+            if series.count == 2 {
+                self.write_count(&key);
+            }
+            return;
+        }
+        let event = self.event(observation, &draft);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let series =
+            Series { event: name, count: 1, last: observation.time, last_seen: now, written: now, pending: false };
+        self.series.insert(key, (observation.object.clone(), series));
+        self.enqueue(Job::Create { namespace: observation.object.namespace.clone(), event: Box::new(event) });
+    }
+
+    fn event(&mut self, observation: &Observation, draft: &Draft) -> Event {
+        let object = &observation.object;
+        self.last_stamp = (self.last_stamp + 1).max(observation.time.as_nanosecond());
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{:x}", object.name, self.last_stamp)),
+                namespace: Some(object.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(observation.time)),
+            type_: Some(if draft.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(draft.reason.to_owned()),
+            action: Some(draft.action.to_owned()),
+            note: Some(draft.note.clone()),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(format!("{CONTROLLER}-{}", self.ctx.settings.hostname)),
+            regarding: Some(ObjectReference {
+                api_version: Some(format!("{}/{}", tidemark_api::GROUP, tidemark_api::VERSION)),
+                kind: Some("ScaledObject".to_owned()),
+                namespace: Some(object.namespace.clone()),
+                name: Some(object.name.clone()),
+                uid: Some(observation.uid.to_string()),
+                ..ObjectReference::default()
+            }),
+            ..Event::default()
+        }
+    }
+
+    fn enqueue(&mut self, job: Job) {
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(job);
+        } else {
+            tracing::warn!("an event was lost: the API server takes them too slowly");
+        }
+    }
+
+    fn write_count(&mut self, key: &SeriesKey) {
+        let Some((object, series)) = self.series.get_mut(key) else { return };
+        series.pending = false;
+        series.written = Instant::now();
+        let (namespace, event) = (object.namespace.clone(), series.event.clone());
+        let job = Job::Count { namespace, event, count: series.count, last: series.last };
+        self.enqueue(job);
+    }
+
+    /// Writes the counts that are due and forgets the series that have ended.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let ended = |series: &Series| now.duration_since(series.last_seen) >= SERIES_QUIET;
+        let due = |series: &Series| ended(series) || now.duration_since(series.written) >= SERIES_REFRESH;
+        let counts: Vec<_> =
+            self.series.iter().filter(|(_, (_, s))| s.pending && due(s)).map(|(key, _)| key.clone()).collect();
+        for key in counts {
+            self.write_count(&key);
+        }
+        self.series.retain(|_, (_, series)| !ended(series));
+    }
+
+    /// Writes all counts: nobody will add to them.
+    fn finish(&mut self) {
+        let pending: Vec<_> = self.series.iter().filter(|(_, (_, s))| s.pending).map(|(key, _)| key.clone()).collect();
+        for key in pending {
+            self.write_count(&key);
+        }
+    }
+}
+
+/// Writes one event. While the API server cannot be reached, it is tried again; what is refused is dropped.
+async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) {
+    for attempt in 1..=ATTEMPTS {
+        let result = match &job {
+            Job::Create { namespace, event } => {
+                Api::<Event>::namespaced(ctx.client.clone(), namespace).create(&PostParams::default(), event).await
+            }
+            Job::Count { namespace, event, count, last } => {
+                let series = EventSeries { count: *count, last_observed_time: MicroTime(*last) };
+                let patch = Patch::Merge(json!({"series": series}));
+                let api = Api::<Event>::namespaced(ctx.client.clone(), namespace);
+                api.patch(event, &PatchParams::default(), &patch).await
+            }
+        };
+        match result {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) => {
+                tracing::debug!(message = status.message, "an event was refused");
+                return;
+            }
+            Err(error) => tracing::debug!(error = client::describe(&error), attempt, "an event could not be written"),
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// The event for an observation, where there is one.
+fn draft(what: &What) -> Option<Draft> {
+    match what {
+        What::Fetch { outcome: Err(error), .. } => Draft::warning("KEDAScalerFailed", error.to_string()),
+        What::Fetch { .. } | What::Decision { .. } => None,
+        What::Write { write, error } => draft_write(write, error.as_deref()),
+        What::Error { stage, message } => draft_error(stage, message),
+        What::Life(life) => draft_life(life),
+    }
+}
+
+fn draft_write(write: &Write, error: Option<&str>) -> Option<Draft> {
+    let Write::Scale { target, from, to, cause } = write else { return None };
+    match (cause, error) {
+        (ScaleCause::Activated { metrics, forced }, None) => {
+            let cause = match forced {
+                true => "caused by forced activation annotation".to_owned(),
+                false => format!("triggered by {}", metrics.join(";")),
+            };
+            Draft::normal("KEDAScaleTargetActivated", format!("Scaled {target} from {from} to {to}, {cause}"))
+        }
+        (ScaleCause::Activated { .. }, Some(_)) => {
+            Draft::warning("KEDAScaleTargetActivationFailed", format!("Failed to scale {target} from {from} to {to}"))
+        }
+        (ScaleCause::Deactivated, None) => {
+            Draft::normal("KEDAScaleTargetDeactivated", format!("Deactivated {target} from {from} to {to}"))
+        }
+        (ScaleCause::Deactivated, Some(_)) => Draft::warning(
+            "KEDAScaleTargetDeactivationFailed",
+            format!("Failed to deactivate {target} from {from} to {to}"),
+        ),
+        (ScaleCause::RaisedToMinimum | ScaleCause::Paused | ScaleCause::Restored, _) => None,
+    }
+}
+
+fn draft_error(stage: &Stage, message: &str) -> Option<Draft> {
+    match stage {
+        Stage::Check => Draft::warning("ScaledObjectCheckFailed", message),
+        Stage::TargetMissing => Draft::warning("ScaledObjectCheckFailed", "Target resource doesn't exist"),
+        Stage::TargetUnscalable => {
+            Draft::warning("ScaledObjectCheckFailed", "Target resource doesn't expose /scale subresource")
+        }
+        Stage::StatusUpdate => Draft::warning("ScaledObjectUpdateFailed", message),
+        Stage::Trigger { .. } => Draft::warning("KEDAScalerFailed", message),
+        Stage::PollOverdue { .. } | Stage::Deletion => None,
+    }
+}
+
+fn draft_life(life: &Life) -> Option<Draft> {
+    match life {
+        Life::Started => Some(Draft {
+            reason: "KEDAScalersStarted",
+            action: "ScalersWatchStarted",
+            warning: false,
+            note: "Started scalers watch".to_owned(),
+        }),
+        Life::Stopped => Draft::normal("KEDAScalersStopped", "Stopped scalers watch"),
+        Life::TriggerBuilt { trigger_type, .. } => {
+            Draft::normal("KEDAScalersStarted", format!("Scaler {trigger_type} is built"))
+        }
+        Life::TriggerNote { trigger_type, note, .. } => {
+            Draft::normal("KEDAScalerInfo", format!("scaler {trigger_type} info: {note}"))
+        }
+        Life::Ready => Draft::normal("ScaledObjectReady", "ScaledObject is ready for scaling"),
+        Life::Paused => Draft::normal("ScaledObjectPaused", "ScaledObject is paused"),
+        Life::Unpaused => Draft::normal("ScaledObjectUnpaused", "pause annotation removed for ScaledObject"),
+        Life::Deleted => Draft::warning("ScaledObjectDeleted", "ScaledObject was deleted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scaled(cause: ScaleCause, error: Option<&str>) -> Draft {
+        let write = Write::Scale { target: "apps/v1.Deployment shop/workers".into(), from: 0, to: 1, cause };
+        draft(&What::Write { write, error: error.map(Into::into) }).unwrap()
+    }
+
+    #[test]
+    fn an_activation_names_target_replicas_and_metrics() {
+        let draft = scaled(ScaleCause::Activated { metrics: vec!["s0-a".into(), "s1-b".into()], forced: false }, None);
+        assert_eq!(draft.reason, "KEDAScaleTargetActivated");
+        assert_eq!(draft.note, "Scaled apps/v1.Deployment shop/workers from 0 to 1, triggered by s0-a;s1-b");
+        let draft = scaled(ScaleCause::Activated { metrics: Vec::new(), forced: true }, None);
+        assert!(draft.note.ends_with(", caused by forced activation annotation"));
+    }
+
+    #[test]
+    fn failed_scaling_is_a_warning() {
+        let draft = scaled(ScaleCause::Deactivated, Some("no"));
+        assert!(draft.warning && draft.reason == "KEDAScaleTargetDeactivationFailed");
+    }
+
+    #[test]
+    fn every_action_and_reason_is_short_enough_for_the_api() {
+        let lives = [Life::Started, Life::Stopped, Life::Ready, Life::Paused, Life::Unpaused, Life::Deleted];
+        for draft in lives.iter().filter_map(draft_life) {
+            assert!(draft.action.len() <= 128 && draft.reason.len() <= 128 && !draft.action.is_empty());
+        }
+    }
+}

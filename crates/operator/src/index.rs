@@ -1,0 +1,516 @@
+//! The index: one task applies all watch events and passes on to each actor what concerns it. It starts the actors,
+//! and waits for their end; it alone knows which workload and which authentication is whose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, ObjectMeta};
+use kube::runtime::watcher::Event;
+use tidemark_api::{AuthenticationKind, FINALIZER, SCALED_OBJECT_LABEL, ScaledObject};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::actor::{self, ANOTHER_TARGET, Message};
+use crate::authentications::{self, AuthenticationKey};
+use crate::context::Context;
+use crate::hpa::HpaView;
+use crate::observation::{ObjectKey, Stage, What};
+use crate::snapshot::Entry;
+use crate::watches::{self, Change, Kind, Subject, Watch};
+
+/// Pause before an actor that panicked is started anew, and before a failed write on an authentication is repeated.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// A scale target whose metadata is watched.
+type WorkloadKey = (Kind, String, String);
+
+/// An object as the index knows it.
+struct Known {
+    entry: Arc<Entry>,
+    uid: String,
+    /// Changes with everything that an actor must hear of.
+    fingerprint: u64,
+    workload: Option<WorkloadKey>,
+    authentications: BTreeSet<AuthenticationKey>,
+}
+
+/// Something that objects depend on: the version last seen of it, and whose it is.
+#[derive(Default)]
+struct Shared {
+    /// uid and generation.
+    version: Option<(String, i64)>,
+    objects: BTreeSet<Arc<ObjectKey>>,
+}
+
+/// What came back from outside.
+enum Done {
+    /// An object whose actor had panicked, as it is now.
+    Revived(Option<Box<ScaledObject>>),
+    /// A write on an authentication; whether it succeeded.
+    Authentication(AuthenticationKey, bool),
+}
+
+struct Index {
+    ctx: Arc<Context>,
+    shutdown: CancellationToken,
+    objects: BTreeMap<ObjectKey, Known>,
+    workloads: BTreeMap<WorkloadKey, Shared>,
+    authentications: BTreeMap<AuthenticationKey, Shared>,
+    /// Namespaces and names that a list under way has shown so far.
+    listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
+    /// Watches whose first list is complete.
+    listed: BTreeSet<Arc<Watch>>,
+    actors: JoinSet<(Arc<Entry>, bool)>,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Authentications whose list of users may be wrong.
+    dirty: BTreeSet<AuthenticationKey>,
+    /// Authentications that are being written.
+    writing: BTreeSet<AuthenticationKey>,
+}
+
+/// Runs until `shutdown` is cancelled; then ends all actors and waits for them.
+pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) -> Result<(), Error> {
+    let mut changes = watches::all(&ctx.client, &ctx.settings);
+    let stop_actors = shutdown.child_token();
+    let mut index = Index::new(ctx, stop_actors.clone());
+    let result = loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break Ok(()),
+            change = changes.next() => match change {
+                Some(change) => index.on_change(change),
+                None => break Err(Error::WatchesEnded),
+            },
+            Some(ended) = index.actors.join_next() => {
+                // A task of this set catches its panics and is never aborted.
+                if let Ok((entry, panicked)) = ended {
+                    index.on_actor_ended(&entry, panicked);
+                }
+            }
+            Some(done) = index.work.next() => index.on_done(done),
+        }
+        index.write_dirty();
+    };
+    stop_actors.cancel();
+    while index.actors.join_next().await.is_some() {}
+    result
+}
+
+impl Index {
+    fn new(ctx: Arc<Context>, shutdown: CancellationToken) -> Self {
+        Self {
+            ctx,
+            shutdown,
+            objects: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            authentications: BTreeMap::new(),
+            listing: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            actors: JoinSet::new(),
+            work: FuturesUnordered::new(),
+            dirty: BTreeSet::new(),
+            writing: BTreeSet::new(),
+        }
+    }
+
+    fn on_change(&mut self, Change { watch, event }: Change) {
+        match event {
+            Event::Init => drop(self.listing.insert(watch, BTreeSet::new())),
+            Event::InitApply(subject) => {
+                if let Some(seen) = self.listing.get_mut(&watch) {
+                    seen.insert(name_of(&subject));
+                }
+                let at_start = !self.listed.contains(&watch);
+                self.apply(watch.kind, subject, at_start);
+            }
+            Event::InitDone => {
+                if let Some(seen) = self.listing.remove(&watch) {
+                    self.forget_unlisted(&watch, &seen);
+                }
+                self.listed.insert(watch);
+            }
+            Event::Apply(subject) => self.apply(watch.kind, subject, false),
+            Event::Delete(subject) => self.delete(watch.kind, subject),
+        }
+    }
+
+    fn apply(&mut self, kind: Kind, subject: Subject, at_start: bool) {
+        match (kind, subject) {
+            (_, Subject::Object(object)) => self.apply_object(*object, at_start),
+            (_, Subject::Hpa(hpa)) => self.pass_hpa(&hpa, false),
+            (Kind::Authentications(kind), Subject::Meta(meta)) => self.apply_authentication(kind, &meta, at_start),
+            (kind, Subject::Meta(meta)) => self.apply_workload(kind, &meta),
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, subject: Subject) {
+        match (kind, subject) {
+            (Kind::Hpas, Subject::Hpa(hpa)) => self.pass_hpa(&hpa, true),
+            (kind, subject) => self.forget(kind, name_of(&subject)),
+        }
+    }
+
+    /// What was known and is not in a new list was deleted while nobody watched.
+    fn forget_unlisted(&mut self, watch: &Watch, seen: &BTreeSet<(String, String)>) {
+        let within = |namespace: &str| watch.namespace.as_deref().is_none_or(|scope| scope == namespace);
+        let known: Vec<(String, String)> = match watch.kind {
+            // The HPAs are listed by their objects' names.
+            Kind::Hpas | Kind::ScaledObjects => {
+                self.objects.keys().map(|key| (key.namespace.clone(), key.name.clone())).collect()
+            }
+            Kind::Authentications(kind) => {
+                let keys = self.authentications.keys().filter(|key| key.kind == kind);
+                keys.map(|key| (key.namespace.clone(), key.name.clone())).collect()
+            }
+            kind => {
+                let keys = self.workloads.keys().filter(|key| key.0 == kind);
+                keys.map(|(_, namespace, name)| (namespace.clone(), name.clone())).collect()
+            }
+        };
+        for name in known.into_iter().filter(|name| within(&name.0) && !seen.contains(name)) {
+            self.forget(watch.kind, name);
+        }
+    }
+
+    fn forget(&mut self, kind: Kind, (namespace, name): (String, String)) {
+        match kind {
+            Kind::Hpas => {
+                if let Some(known) = self.objects.get(&ObjectKey { namespace, name }) {
+                    let _ = known.entry.mailbox.send(Message::HpaUnlisted);
+                }
+            }
+            Kind::ScaledObjects => self.remove_object(&ObjectKey { namespace, name }),
+            Kind::Authentications(kind) => {
+                if let Some(shared) = self.authentications.get_mut(&AuthenticationKey { kind, namespace, name }) {
+                    shared.version = None;
+                    let objects: Vec<_> = shared.objects.iter().cloned().collect();
+                    self.send_all(&objects, || Message::Authentication);
+                }
+            }
+            kind => {
+                if let Some(shared) = self.workloads.get_mut(&(kind, namespace, name)) {
+                    if shared.version.take().is_some() {
+                        let objects: Vec<_> = shared.objects.iter().cloned().collect();
+                        self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_object(&mut self, mut object: DynamicObject, at_start: bool) {
+        object.metadata.managed_fields = None;
+        let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        match object.try_parse::<ScaledObject>() {
+            Ok(object) => self.take_object(key, uid, Box::new(object), at_start),
+            Err(error) => {
+                tracing::warn!(namespace = key.namespace, name = key.name, %error, "ScaledObject cannot be decoded");
+                let message = format!("the ScaledObject cannot be decoded: {error}").into();
+                self.ctx.observer.tell(&Arc::new(key), &uid.into(), What::Error { stage: Stage::Check, message });
+            }
+        }
+    }
+
+    fn take_object(&mut self, key: ObjectKey, uid: String, object: Box<ScaledObject>, at_start: bool) {
+        let fingerprint = fingerprint(&object);
+        let (workload, users) = (workload_of(&key, &object), authentications_of(&key, &object));
+        if self.objects.get(&key).is_some_and(|known| known.uid != uid) {
+            self.remove_object(&key);
+        }
+        let Some(known) = self.objects.get_mut(&key) else {
+            let entry = self.start_actor(&key, object, at_start);
+            self.link(&entry.key.clone(), &None, &BTreeSet::new(), &workload, &users);
+            let known = Known { entry, uid, fingerprint, workload, authentications: users };
+            self.objects.insert(key, known);
+            return;
+        };
+        if known.fingerprint == fingerprint {
+            return;
+        }
+        known.fingerprint = fingerprint;
+        let old_workload = std::mem::replace(&mut known.workload, workload.clone());
+        let old_users = std::mem::replace(&mut known.authentications, users.clone());
+        let entry = known.entry.clone();
+        let _ = entry.mailbox.send(Message::Object(object));
+        self.link(&entry.key, &old_workload, &old_users, &workload, &users);
+    }
+
+    fn start_actor(&mut self, key: &ObjectKey, object: Box<ScaledObject>, at_start: bool) -> Arc<Entry> {
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let entry = self.ctx.registry.enter(Arc::new(key.clone()), mailbox);
+        let first_poll = match at_start {
+            true => spread(key, object.spec.polling_interval().min(self.ctx.settings.first_poll_spread)),
+            false => Duration::ZERO,
+        };
+        let life = actor::run(self.ctx.clone(), entry.clone(), object, first_poll, inbox, self.shutdown.clone());
+        let ended = entry.clone();
+        self.actors.spawn(async move {
+            let panicked = AssertUnwindSafe(life).catch_unwind().await.is_err();
+            (ended, panicked)
+        });
+        entry
+    }
+
+    fn remove_object(&mut self, key: &ObjectKey) {
+        let Some(known) = self.objects.remove(key) else { return };
+        let _ = known.entry.mailbox.send(Message::Gone);
+        self.ctx.registry.remove(key);
+        self.link(&known.entry.key, &known.workload, &known.authentications, &None, &BTreeSet::new());
+    }
+
+    /// Notes that an object depends on other things than before.
+    fn link(
+        &mut self,
+        object: &Arc<ObjectKey>,
+        old_workload: &Option<WorkloadKey>,
+        old_users: &BTreeSet<AuthenticationKey>,
+        workload: &Option<WorkloadKey>,
+        users: &BTreeSet<AuthenticationKey>,
+    ) {
+        if old_workload != workload {
+            if let Some(key) = old_workload {
+                unlink(&mut self.workloads, key, object);
+            }
+            if let Some(key) = workload {
+                self.workloads.entry(key.clone()).or_default().objects.insert(object.clone());
+            }
+        }
+        for key in old_users.difference(users) {
+            unlink(&mut self.authentications, key, object);
+            self.dirty.insert(key.clone());
+        }
+        for key in users.difference(old_users) {
+            self.authentications.entry(key.clone()).or_default().objects.insert(object.clone());
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    fn pass_hpa(&self, hpa: &HorizontalPodAutoscaler, deleted: bool) {
+        let Some(object) = hpa.labels().get(SCALED_OBJECT_LABEL) else { return };
+        let key = ObjectKey::new(hpa.namespace().unwrap_or_default(), object.as_str());
+        if let Some(known) = self.objects.get(&key) {
+            let _ = known.entry.mailbox.send(Message::Hpa(Box::new(HpaView::new(hpa, deleted))));
+        }
+    }
+
+    fn apply_workload(&mut self, kind: Kind, meta: &ObjectMeta) {
+        let key = (kind, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let Some(shared) = self.workloads.get_mut(&key) else { return };
+        let version = version_of(meta);
+        if shared.version.as_ref() == Some(&version) {
+            return;
+        }
+        let another = shared.version.as_ref().is_some_and(|(uid, _)| *uid != version.0);
+        let generation = if another { ANOTHER_TARGET } else { version.1 };
+        shared.version = Some(version);
+        let objects: Vec<_> = shared.objects.iter().cloned().collect();
+        self.send_all(&objects, || Message::Target { generation });
+    }
+
+    fn apply_authentication(&mut self, kind: AuthenticationKind, meta: &ObjectMeta, at_start: bool) {
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let key = AuthenticationKey { kind, namespace, name };
+        let finalized = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+        if meta.deletion_timestamp.is_some() && finalized && self.writing.insert(key.clone()) {
+            let (ctx, target) = (self.ctx.clone(), key.clone());
+            return self.write(key, async move { authentications::release(&ctx, &target).await });
+        }
+        if at_start {
+            self.dirty.insert(key.clone());
+        }
+        let Some(shared) = self.authentications.get_mut(&key) else { return };
+        let version = version_of(meta);
+        let changed = match shared.version.replace(version.clone()) {
+            Some(old) => old != version,
+            // At the start the actors resolve their parameters anyway.
+            None => !at_start,
+        };
+        if changed {
+            let objects: Vec<_> = shared.objects.iter().cloned().collect();
+            self.dirty.insert(key);
+            self.send_all(&objects, || Message::Authentication);
+        }
+    }
+
+    fn send_all(&self, objects: &[Arc<ObjectKey>], message: impl Fn() -> Message) {
+        for known in objects.iter().filter_map(|key| self.objects.get(&**key)) {
+            // An actor that has ended is about to be replaced or forgotten.
+            let _ = known.entry.mailbox.send(message());
+        }
+    }
+
+    /// Writes the lists of users that may be wrong, once it is known which objects there are.
+    fn write_dirty(&mut self) {
+        let is_of_objects = |watch: &&Arc<Watch>| watch.kind == Kind::ScaledObjects;
+        let complete = self.listed.iter().filter(is_of_objects).count() == self.ctx.settings.watch_namespaces.len().max(1)
+            && !self.listing.keys().any(|watch| is_of_objects(&watch));
+        if self.dirty.is_empty() || !complete {
+            return;
+        }
+        let due: Vec<_> = self.dirty.iter().filter(|key| !self.writing.contains(*key)).cloned().collect();
+        for key in due {
+            self.dirty.remove(&key);
+            self.writing.insert(key.clone());
+            let users = self.authentications.get(&key).map(|shared| &shared.objects);
+            let users = users.into_iter().flatten().map(|object| object.name.clone()).collect();
+            let keep = key.namespace.is_empty() && !self.ctx.settings.watch_namespaces.is_empty();
+            let (ctx, target) = (self.ctx.clone(), key.clone());
+            self.write(key, async move { authentications::write_users(&ctx, &target, users, keep).await });
+        }
+    }
+
+    fn write(&self, key: AuthenticationKey, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+        self.work.push(Box::pin(async move {
+            let result = work.await;
+            if let Err(error) = &result {
+                let AuthenticationKey { namespace, name, .. } = &key;
+                tracing::warn!(namespace, name, error, "writing an authentication failed");
+                tokio::time::sleep(REPEAT).await;
+            }
+            Done::Authentication(key, result.is_ok())
+        }));
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Authentication(key, succeeded) => {
+                self.writing.remove(&key);
+                if !succeeded {
+                    self.dirty.insert(key);
+                }
+            }
+            Done::Revived(Some(object)) => {
+                let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+                let uid = object.metadata.uid.clone().unwrap_or_default();
+                if !self.objects.contains_key(&key) {
+                    self.take_object(key, uid, object, false);
+                }
+            }
+            Done::Revived(None) => {}
+        }
+    }
+
+    /// An actor that panicked is started anew after a while: one broken object must not stay unscaled.
+    fn on_actor_ended(&mut self, entry: &Arc<Entry>, panicked: bool) {
+        let current = self.objects.get(&entry.key).is_some_and(|known| Arc::ptr_eq(&known.entry, entry));
+        if !panicked || !current {
+            return;
+        }
+        let key = entry.key.clone();
+        tracing::error!(namespace = key.namespace, name = key.name, "the task of a ScaledObject panicked");
+        self.remove_object(&key);
+        let client = self.ctx.client.clone();
+        self.work.push(Box::pin(async move {
+            tokio::time::sleep(REPEAT).await;
+            let api: Api<ScaledObject> = Api::namespaced(client, &key.namespace);
+            Done::Revived(api.get_opt(&key.name).await.ok().flatten().map(Box::new))
+        }));
+    }
+}
+
+/// Namespace and name; of an HPA, those of its ScaledObject.
+fn name_of(subject: &Subject) -> (String, String) {
+    let meta = match subject {
+        Subject::Object(object) => &object.metadata,
+        Subject::Hpa(hpa) => {
+            let object = hpa.labels().get(SCALED_OBJECT_LABEL).cloned().unwrap_or_default();
+            return (hpa.namespace().unwrap_or_default(), object);
+        }
+        Subject::Meta(meta) => meta,
+    };
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+fn version_of(meta: &ObjectMeta) -> (String, i64) {
+    (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or_default())
+}
+
+fn unlink<K: Ord>(map: &mut BTreeMap<K, Shared>, key: &K, object: &Arc<ObjectKey>) {
+    if let Some(shared) = map.get_mut(key) {
+        shared.objects.remove(object);
+        if shared.objects.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// A hash of what an actor must hear of. Status, finalizers, the operator's own label and managed fields are not in it:
+/// they are written by the operator itself or concern others.
+fn fingerprint(object: &ScaledObject) -> u64 {
+    let meta = &object.metadata;
+    let mut hasher = DefaultHasher::new();
+    (meta.generation, meta.deletion_timestamp.is_some(), &meta.annotations).hash(&mut hasher);
+    for pair in meta.labels.iter().flatten().filter(|(key, _)| *key != SCALED_OBJECT_LABEL) {
+        pair.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// The watched workload that an object scales; none for other kinds.
+fn workload_of(key: &ObjectKey, object: &ScaledObject) -> Option<WorkloadKey> {
+    let target = &object.spec.scale_target_ref;
+    let kind = match (target.api_version(), target.kind()) {
+        ("apps/v1", "Deployment") => Kind::Deployments,
+        ("apps/v1", "StatefulSet") => Kind::StatefulSets,
+        _ => return None,
+    };
+    Some((kind, key.namespace.clone(), target.name.clone()))
+}
+
+fn authentications_of(key: &ObjectKey, object: &ScaledObject) -> BTreeSet<AuthenticationKey> {
+    let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
+    references
+        .map(|reference| {
+            let kind = reference.kind.unwrap_or_default();
+            let namespace = match kind {
+                AuthenticationKind::TriggerAuthentication => key.namespace.clone(),
+                AuthenticationKind::ClusterTriggerAuthentication => String::new(),
+            };
+            AuthenticationKey { kind, namespace, name: reference.name.clone() }
+        })
+        .collect()
+}
+
+/// A part of `window` that depends on the object's name only.
+fn spread(key: &ObjectKey, window: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    window.mul_f64((hasher.finish() % 4096) as f64 / 4096.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_polls_are_spread_over_the_window_and_always_the_same() {
+        let window = Duration::from_secs(30);
+        let of = |n: usize| spread(&ObjectKey::new("shop", format!("object-{n}")), window);
+        let early = (0..1000).filter(|n| of(*n) < window / 2).count();
+        assert!((400..600).contains(&early), "{early} of 1000 fall into the first half");
+        assert!((0..1000).all(|n| of(n) < window && of(n) == of(n)));
+    }
+
+    #[test]
+    fn what_the_operator_writes_itself_is_no_news_for_it() {
+        let mut object = ScaledObject::new("a", Default::default());
+        let before = fingerprint(&object);
+        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        object.labels_mut().insert(SCALED_OBJECT_LABEL.to_owned(), "a".to_owned());
+        object.status = Some(Default::default());
+        assert_eq!(fingerprint(&object), before);
+        object.annotations_mut().insert("autoscaling.keda.sh/paused".to_owned(), "true".to_owned());
+        assert_ne!(fingerprint(&object), before);
+    }
+}

@@ -1,0 +1,85 @@
+//! The operator: watches, one task for each ScaledObject, its scale target, its HorizontalPodAutoscaler, its status
+//! and its events.
+//!
+//! * [`Operator`] runs; its [`Handle`] answers: metrics for the HPA, snapshots, and the stream of [`Observation`]s.
+//! * `index` turns watch events into messages, and is the only one that knows all objects.
+//! * `actor` is one object's life. It never waits for anything outside itself: its reads and writes are futures whose
+//!   results come back to it as messages. Nothing else changes its state.
+//!
+//! Absent on purpose: a cache of Pods, Secrets or whole workloads; a lock held across an await; a write of anything
+//! that has not changed.
+
+mod actor;
+mod authentications;
+pub mod client;
+mod context;
+mod events;
+mod handle;
+mod hpa;
+mod index;
+mod observation;
+mod settings;
+mod shared_reads;
+mod snapshot;
+mod status;
+mod target;
+mod watches;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tidemark_trigger::Door;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+pub use crate::handle::{Handle, MetricError, MetricValue};
+pub use crate::observation::{Asker, Life, ObjectKey, Observation, ScaleCause, Stage, What, Write};
+pub use crate::settings::Settings;
+pub use crate::snapshot::{Snapshot, TriggerView};
+
+/// Who writes, in the managed fields of Kubernetes objects.
+pub(crate) const FIELD_MANAGER: &str = "tidemark";
+
+/// The scale loops of all ScaledObjects.
+pub struct Operator {
+    ctx: Arc<Context>,
+}
+
+/// What ends an operator before it is told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The watches of the API server ended, which they do not do by themselves.
+    #[error("the watches of the API server have ended")]
+    WatchesEnded,
+}
+
+impl Operator {
+    /// An operator over a cluster or the sandbox, and the handle that answers for it.
+    ///
+    /// The client is guarded here ([`client::guard`]): it should have no retry of its own ([`client::build`]). The
+    /// clock is the door's.
+    pub fn new(client: Client, door: Door, settings: Settings) -> (Self, Handle) {
+        let client = client::guard(client, settings.request_timeout);
+        let ctx = Arc::new(Context::new(client, door, settings));
+        let handle = Handle::new(ctx.clone());
+        (Self { ctx }, handle)
+    }
+
+    /// Runs until `shutdown` is cancelled, and ends all that it started.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        // Subscribed before the first observation can be made.
+        let observations = self.ctx.observer.subscribe();
+        let quiet = CancellationToken::new();
+        let events = events::run(self.ctx.clone(), observations, quiet.clone());
+        let index = async {
+            let result = index::run(self.ctx.clone(), shutdown).await;
+            quiet.cancel();
+            result
+        };
+        let (result, ()) = tokio::join!(index, events);
+        result
+    }
+}

@@ -1,0 +1,166 @@
+//! What happens, told through one typed stream. The screen, Kubernetes Events, metrics, traces and recordings consume
+//! it; nothing else tells them anything.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidemark_clock::Clock;
+use tidemark_engine::activation::Action;
+use tidemark_engine::reason::Reason;
+use tidemark_trigger::{Reading, SourceError};
+use tokio::sync::broadcast;
+
+/// Observations that a slow consumer may fall behind by before it loses the oldest.
+const CAPACITY: usize = 4096;
+
+/// Namespace and name of a ScaledObject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One thing that happened to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    pub time: Timestamp,
+    pub object: Arc<ObjectKey>,
+    /// The object's uid.
+    pub uid: Arc<str>,
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A trigger was read, or could not be.
+    Fetch {
+        trigger: usize,
+        trigger_type: Arc<str>,
+        asked_by: Asker,
+        /// From the start of the fetch to its end.
+        took: Duration,
+        /// A value for each metric of the trigger.
+        outcome: Result<Vec<(Arc<str>, Reading)>, SourceError>,
+    },
+    /// The engine decided between zero, idle and the minimum.
+    Decision { active: bool, replicas: Option<i32>, action: Action, reasons: Arc<[Reason]> },
+    /// Something was written to the API server, or the write failed.
+    Write { write: Write, error: Option<Arc<str>> },
+    /// Something went wrong.
+    Error { stage: Stage, message: Arc<str> },
+    /// The object's life.
+    Life(Life),
+}
+
+/// Who wanted a fetch first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// The object's own poll.
+    Poll,
+    /// The external metrics API.
+    Hpa,
+}
+
+/// A write to the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// The target's replicas. `target` is its kind and name, such as `apps/v1.Deployment shop/workers`; `from` is -1
+    /// where the replicas could not be read.
+    Scale { target: Arc<str>, from: i32, to: i32, cause: ScaleCause },
+    HpaCreated { name: Arc<str> },
+    HpaUpdated { name: Arc<str> },
+    HpaDeleted { name: Arc<str> },
+    /// The object's own status.
+    Status,
+}
+
+/// Why the target's replicas were written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ScaleCause {
+    /// From zero or idle; the active metrics, none where the annotation forces it.
+    Activated { metrics: Vec<Arc<str>>, forced: bool },
+    /// To zero or idle.
+    Deactivated,
+    /// Below the minimum though nothing is active.
+    RaisedToMinimum,
+    /// To the count of the annotation `paused-replicas`.
+    Paused,
+    /// To the count that the target had at first, on deletion of the object.
+    Restored,
+}
+
+/// What was being done when something went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Checking and preparing the object; the message names the step.
+    Check,
+    /// Finding the scale target.
+    TargetMissing,
+    /// The scale target has no `/scale`.
+    TargetUnscalable,
+    /// Writing the object's status.
+    StatusUpdate,
+    /// Building or reading a trigger.
+    Trigger { index: usize, trigger_type: Arc<str> },
+    /// A poll was due before the one before it had ended.
+    PollOverdue { index: usize, trigger_type: Arc<str> },
+    /// Finishing a deletion.
+    Deletion,
+}
+
+/// A turn in an object's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Polling has begun.
+    Started,
+    /// Polling has ended: paused, deleted.
+    Stopped,
+    /// A trigger was built for the first time, or anew after a change.
+    TriggerBuilt { index: usize, trigger_type: Arc<str> },
+    /// A note about a trigger for the user: deprecated, unknown or ineffective parameters, missing Secrets.
+    TriggerNote { index: usize, trigger_type: Arc<str>, note: Arc<str> },
+    /// All checks passed after they had not, or for the first time.
+    Ready,
+    Paused,
+    Unpaused,
+    /// The finalizer is off: the object is about to go.
+    Deleted,
+}
+
+/// The sending end of the stream. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Observer {
+    clock: Clock,
+    sender: broadcast::Sender<Arc<Observation>>,
+}
+
+impl Observer {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, sender: broadcast::channel(CAPACITY).0 }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Observation>> {
+        self.sender.subscribe()
+    }
+
+    /// Tells all consumers; it never waits, and nobody need listen.
+    pub(crate) fn tell(&self, object: &Arc<ObjectKey>, uid: &Arc<str>, what: What) {
+        let observation = Observation { time: self.clock.now(), object: object.clone(), uid: uid.clone(), what };
+        let _ = self.sender.send(Arc::new(observation));
+    }
+}

@@ -1,0 +1,43 @@
+//! What an installation may set.
+
+use std::time::Duration;
+
+/// Settings of the operator. `Default` is what an installation gets that sets nothing.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespaces to watch; empty means all.
+    pub watch_namespaces: Vec<String>,
+    /// Value of the label `app.kubernetes.io/version` on HorizontalPodAutoscalers.
+    pub hpa_version_label: String,
+    /// Where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read; none refuses them.
+    pub cluster_object_namespace: Option<String>,
+    /// Secrets are read only from `cluster_object_namespace`.
+    pub restrict_secret_access: bool,
+    /// How old authentication parameters may become before they are read again; zero reads them only when a trigger is
+    /// built and after a failed read.
+    pub auth_refresh: Duration,
+    /// Deadline of one fetch: the read of one trigger, its rebuild and second attempt included.
+    pub fetch_timeout: Duration,
+    /// Deadline of one request to the API server.
+    pub request_timeout: Duration,
+    /// First polls of the objects found at start are spread over at most this long.
+    pub first_poll_spread: Duration,
+    /// The machine or pod name that Kubernetes Events carry.
+    pub hostname: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            watch_namespaces: Vec::new(),
+            hpa_version_label: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_object_namespace: None,
+            restrict_secret_access: false,
+            auth_refresh: Duration::from_secs(300),
+            fetch_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            first_poll_spread: Duration::from_secs(30),
+            hostname: "tidemark".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is known of each object, published as an immutable value. Readers never hold the writer up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tidemark_api::Condition;
+use tidemark_engine::reason::Reason;
+use tidemark_trigger::{ErrorKind, MetricType};
+use tokio::sync::{mpsc, watch};
+
+use crate::actor::Message;
+use crate::observation::ObjectKey;
+
+/// An object's state at the time of its last change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub key: Arc<ObjectKey>,
+    pub uid: String,
+    /// Kind and name of the scale target, such as `Deployment/workers`.
+    pub target: String,
+    /// One entry for each metric, in the order of the triggers.
+    pub triggers: Vec<TriggerView>,
+    /// Whether the last decision found the object active; none before the first one.
+    pub active: Option<bool>,
+    pub paused: bool,
+    /// The target's replicas by the last read or write.
+    pub replicas: Option<i32>,
+    /// What the HPA wants, or what the last decision asked for.
+    pub desired: Option<i32>,
+    pub min: i32,
+    pub max: i32,
+    /// The condition `Ready`; none before the first check has ended.
+    pub ready: Option<Condition>,
+    /// The argument of the last decision.
+    pub reasons: Vec<Reason>,
+    /// When the next trigger is polled; none while paused or not started.
+    pub next_poll: Option<Timestamp>,
+    /// The end of the running cooldown.
+    pub cooldown_until: Option<Timestamp>,
+}
+
+/// One metric of one trigger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TriggerView {
+    pub index: usize,
+    pub trigger_type: Arc<str>,
+    /// `triggers[].name`.
+    pub name: Option<Arc<str>>,
+    /// The external metric's name; empty where the trigger could not be built.
+    pub metric: Arc<str>,
+    /// The last value read, before rounding; none before the first read and after a failed one.
+    pub value: Option<f64>,
+    /// The target in thousandths.
+    pub target_milli: i64,
+    pub metric_type: MetricType,
+    pub active: Option<bool>,
+    /// Why the last read, or building the trigger, failed.
+    pub error: Option<(ErrorKind, Arc<str>)>,
+    /// When the last read ended.
+    pub time: Option<Timestamp>,
+}
+
+/// All objects, each with its mailbox and its latest snapshot.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    entries: RwLock<BTreeMap<ObjectKey, Arc<Entry>>>,
+    changed: watch::Sender<()>,
+}
+
+/// One object's mailbox and latest snapshot.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Arc<ObjectKey>,
+    pub(crate) mailbox: mpsc::UnboundedSender<Message>,
+    snapshot: Mutex<Arc<Snapshot>>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { entries: RwLock::default(), changed: watch::Sender::new(()) }
+    }
+
+    /// A receiver that sees every change of any snapshot.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Enters an object; one of the same name that was there is forgotten.
+    pub(crate) fn enter(&self, key: Arc<ObjectKey>, mailbox: mpsc::UnboundedSender<Message>) -> Arc<Entry> {
+        let snapshot = Snapshot { key: key.clone(), ..Snapshot::default() };
+        let entry = Arc::new(Entry { key: key.clone(), mailbox, snapshot: Mutex::new(Arc::new(snapshot)) });
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert((*key).clone(), entry.clone());
+        entry
+    }
+
+    /// Forgets an object.
+    pub(crate) fn remove(&self, key: &ObjectKey) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// All snapshots by namespace and name.
+    pub(crate) fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().map(|entry| entry.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// Publishes a snapshot, unless it says what the last one said.
+    pub(crate) fn publish(&self, entry: &Entry, snapshot: Snapshot) {
+        let mut last = entry.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if **last != snapshot {
+            *last = Arc::new(snapshot);
+            drop(last);
+            self.changed.send_replace(());
+        }
+    }
+}

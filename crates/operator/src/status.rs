@@ -1,0 +1,193 @@
+//! A ScaledObject's status: conditions, and the merge patch that carries what changed.
+
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Map, Value, json};
+use tidemark_api::{Condition, ScaledObject, ScaledObjectStatus};
+use tidemark_engine::verdict::Verdict;
+
+use crate::FIELD_MANAGER;
+use crate::client;
+use crate::observation::ObjectKey;
+
+pub(crate) const READY: &str = "Ready";
+pub(crate) const ACTIVE: &str = "Active";
+pub(crate) const FALLBACK: &str = "Fallback";
+pub(crate) const PAUSED: &str = "Paused";
+pub(crate) const HPA_ACTIVE: &str = "HPAActive";
+
+/// A condition of a status.
+pub(crate) fn condition<'a>(status: &'a ScaledObjectStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+}
+
+/// Whether the condition is there and True.
+pub(crate) fn is_true(status: &ScaledObjectStatus, kind: &str) -> bool {
+    condition(status, kind).is_some_and(|condition| condition.status == "True")
+}
+
+/// A condition as it is written. Empty texts are left out.
+pub(crate) fn new_condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: text(reason),
+        message: text(message),
+    }
+}
+
+/// The condition Ready of an object that is.
+pub(crate) fn ready() -> Condition {
+    new_condition(READY, "True", "ScaledObjectReady", "ScaledObject is ready for scaling")
+}
+
+/// The condition that a verdict of the engine asks for.
+pub(crate) fn from_verdict(kind: &str, verdict: &Verdict) -> Condition {
+    new_condition(kind, verdict.status.as_str(), verdict.reason, &verdict.message)
+}
+
+/// Puts a condition in place of the one of its type, the order of the others kept.
+pub(crate) fn set(status: &mut ScaledObjectStatus, condition: Condition) {
+    let conditions = status.conditions.get_or_insert_default();
+    match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
+        Some(old) => *old = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// The conditions that every object has before its first check.
+pub(crate) fn initial_conditions() -> [Condition; 4] {
+    [
+        new_condition(READY, "Unknown", "", ""),
+        new_condition(ACTIVE, "Unknown", "", ""),
+        new_condition(FALLBACK, "Unknown", "", ""),
+        new_condition(PAUSED, "False", "", ""),
+    ]
+}
+
+/// The status that goes on when somebody else has written too: ours, and those of their conditions that are not ours.
+pub(crate) fn rebase(ours: &mut ScaledObjectStatus, theirs: &ScaledObjectStatus) {
+    for foreign in theirs.conditions.iter().flatten() {
+        if condition(ours, &foreign.type_).is_none() {
+            set(ours, foreign.clone());
+        }
+    }
+}
+
+/// The merge patch that turns `old` into `new`; nothing where they are equal.
+pub(crate) fn difference(old: &ScaledObjectStatus, new: &ScaledObjectStatus) -> Option<Value> {
+    // A status holds nothing that JSON cannot: texts, numbers, maps with text keys.
+    let old = serde_json::to_value(old).unwrap_or_default();
+    let new = serde_json::to_value(new).unwrap_or_default();
+    match merge_patch(&old, &new) {
+        Value::Object(patch) if patch.is_empty() => None,
+        patch => Some(patch),
+    }
+}
+
+/// The JSON merge patch (RFC 7396) from `old` to `new`.
+fn merge_patch(old: &Value, new: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return new.clone();
+    };
+    let mut patch = Map::new();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) if before == value => {}
+            Some(before) => drop(patch.insert(key.clone(), merge_patch(before, value))),
+            None => drop(patch.insert(key.clone(), value.clone())),
+        }
+    }
+    Value::Object(patch)
+}
+
+/// How a write of the status ended.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It is there; the object's new resourceVersion.
+    Done { resource_version: String },
+    /// Somebody else has written since the last read: what is there now.
+    Conflict(Box<ScaledObject>),
+    /// The object is gone.
+    Gone,
+    Failed(String),
+}
+
+/// Writes a status patch against the version of the object that it was made for.
+pub(crate) async fn write(client: Client, key: &ObjectKey, resource_version: &str, patch: Value) -> Written {
+    let api: Api<ScaledObject> = Api::namespaced(client, &key.namespace);
+    let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": patch});
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let error = match api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await {
+        Ok(object) => {
+            return Written::Done { resource_version: object.metadata.resource_version.unwrap_or_default() };
+        }
+        Err(error) => error,
+    };
+    if client::is_absent(&error) {
+        return Written::Gone;
+    }
+    if !client::is_conflict(&error) {
+        return Written::Failed(client::describe(&error));
+    }
+    match api.get(&key.name).await {
+        Ok(object) => Written::Conflict(Box::new(object)),
+        Err(error) if client::is_absent(&error) => Written::Gone,
+        Err(error) => Written::Failed(client::describe(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_api::scaled_object::TriggerActivity;
+
+    use super::*;
+
+    fn with(conditions: &[(&str, &str)]) -> ScaledObjectStatus {
+        let mut status = ScaledObjectStatus::default();
+        for (kind, value) in conditions {
+            set(&mut status, new_condition(kind, value, "", ""));
+        }
+        status
+    }
+
+    #[test]
+    fn a_condition_replaces_the_one_of_its_type_and_keeps_the_order() {
+        let mut status = with(&[("Ready", "Unknown"), ("Active", "Unknown")]);
+        set(&mut status, new_condition("Ready", "True", "ScaledObjectReady", "fine"));
+        let got: Vec<_> = status.conditions.iter().flatten().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+        assert_eq!(got, [("Ready", "True"), ("Active", "Unknown")]);
+    }
+
+    #[test]
+    fn equal_statuses_make_no_patch() {
+        assert_eq!(difference(&with(&[("Ready", "True")]), &with(&[("Ready", "True")])), None);
+    }
+
+    #[test]
+    fn a_patch_clears_what_is_gone_and_names_only_what_changed() {
+        let activity = |names: &[&str]| {
+            names.iter().map(|name| ((*name).to_owned(), TriggerActivity { is_active: true })).collect()
+        };
+        let mut old = with(&[("Ready", "True")]);
+        old.paused_replica_count = Some(3);
+        old.hpa_name = Some("a".to_owned());
+        old.triggers_activity = Some(activity(&["s0-x", "s1-y"]));
+        let mut new = old.clone();
+        new.paused_replica_count = None;
+        new.triggers_activity = Some(activity(&["s0-x"]));
+        let patch = difference(&old, &new).unwrap();
+        assert_eq!(patch, json!({"pausedReplicaCount": null, "triggersActivity": {"s1-y": null}}));
+    }
+
+    #[test]
+    fn conditions_of_others_survive_a_conflict() {
+        let mut ours = with(&[("Ready", "True")]);
+        rebase(&mut ours, &with(&[("Ready", "False"), ("Theirs", "True")]));
+        assert!(is_true(&ours, "Ready") && is_true(&ours, "Theirs"));
+    }
+}

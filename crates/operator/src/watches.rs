@@ -1,0 +1,148 @@
+//! The watches of the API server, merged into one stream of changes.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tidemark_api::{
+    AuthenticationKind, ClusterTriggerAuthentication, SCALED_OBJECT_LABEL, ScaledObject, TriggerAuthentication,
+};
+
+use crate::settings::Settings;
+
+/// Pause after the first failure of a watch; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One event of one watch.
+pub(crate) struct Change {
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) event: Event<Subject>,
+}
+
+/// A watch: what it watches, and in which namespace (all of them without one).
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Watch {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: Option<String>,
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    ScaledObjects,
+    Hpas,
+    Deployments,
+    StatefulSets,
+    Authentications(AuthenticationKind),
+}
+
+/// What an event is about.
+pub(crate) enum Subject {
+    /// A ScaledObject, not yet decoded: one that cannot be must not hide the others.
+    Object(Box<DynamicObject>),
+    Hpa(Box<HorizontalPodAutoscaler>),
+    /// A workload or an authentication, of which only the metadata is watched.
+    Meta(Box<ObjectMeta>),
+}
+
+type Changes = BoxStream<'static, Change>;
+
+/// All watches. The stream does not end.
+pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
+    let scopes: Vec<Option<String>> = match settings.watch_namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    };
+    let mut watches = Vec::new();
+    for scope in &scopes {
+        let resource = ApiResource::erase::<ScaledObject>(&());
+        let objects: Api<DynamicObject> = match scope {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        watches.push(watch(objects, Kind::ScaledObjects, scope, "", |object| Subject::Object(Box::new(object))));
+        let hpas: Api<HorizontalPodAutoscaler> = api(client, scope);
+        watches.push(watch(hpas, Kind::Hpas, scope, SCALED_OBJECT_LABEL, |hpa| Subject::Hpa(Box::new(hpa))));
+        watches.push(metadata::<Deployment>(client, Kind::Deployments, scope));
+        watches.push(metadata::<StatefulSet>(client, Kind::StatefulSets, scope));
+        let kind = Kind::Authentications(AuthenticationKind::TriggerAuthentication);
+        watches.push(metadata::<TriggerAuthentication>(client, kind, scope));
+    }
+    let kind = Kind::Authentications(AuthenticationKind::ClusterTriggerAuthentication);
+    let cluster = Api::<PartialObjectMeta<ClusterTriggerAuthentication>>::all(client.clone());
+    watches.push(watch(cluster, kind, &None, "", |object| Subject::Meta(Box::new(object.metadata))));
+    stream::select_all(watches)
+}
+
+fn api<K>(client: &Client, scope: &Option<String>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn metadata<K>(client: &Client, kind: Kind, scope: &Option<String>) -> Changes
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = api(client, scope);
+    watch(api, kind, scope, "", |object| Subject::Meta(Box::new(object.metadata)))
+}
+
+fn watch<K>(api: Api<K>, kind: Kind, scope: &Option<String>, label: &str, subject: fn(K) -> Subject) -> Changes
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let config = match label {
+        "" => watcher::Config::default(),
+        label => watcher::Config::default().labels(label),
+    };
+    let events = watcher::watcher(api, config).boxed();
+    let watch = Arc::new(Watch { kind, namespace: scope.clone() });
+    stream::unfold((events, 0), move |(mut events, mut failures)| {
+        let watch = watch.clone();
+        async move {
+            loop {
+                match events.next().await? {
+                    Ok(event) => {
+                        // The beginning of a list says nothing of its end.
+                        if !matches!(event, Event::Init) {
+                            failures = 0;
+                        }
+                        return Some((Change { watch, event: map(event, subject) }, (events, failures)));
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        tracing::warn!(kind = ?watch.kind, namespace = ?watch.namespace, %error, "watch failed");
+                        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures - 1)).min(LONGEST_PAUSE);
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    })
+    .boxed()
+}
+
+fn map<K>(event: Event<K>, subject: fn(K) -> Subject) -> Event<Subject> {
+    match event {
+        Event::Apply(object) => Event::Apply(subject(object)),
+        Event::Delete(object) => Event::Delete(subject(object)),
+        Event::InitApply(object) => Event::InitApply(subject(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}

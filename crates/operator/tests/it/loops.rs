@@ -1,0 +1,215 @@
+//! Sources that fail, and what they may and may not do.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
+use tidemark_api::{ScaledObject, TriggerAuthentication};
+use tidemark_operator::{Life, Settings, What};
+
+use crate::world::{Says, World, queue};
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_down_never_scales_to_zero_and_is_taken_up_again() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(15.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(60).await;
+    assert_eq!(world.replicas("workers").await, 3);
+    world.source.says("queue", Says::Down);
+    world.pass(600).await;
+    assert_eq!(world.replicas("workers").await, 3, "an unknown value is not zero");
+    let ready = world.condition("workers", "Ready").await;
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("TriggerError")));
+    assert!(ready.message.unwrap().contains("refused"));
+    assert!(world.has_event("workers", "KEDAScalerFailed").await);
+    let shown = world.snapshot("workers").triggers[0].error.clone().unwrap();
+    assert_eq!(shown.0.as_str(), "unreachable");
+
+    world.source.says("queue", Says::Value(0.0));
+    world.pass(30).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    assert_eq!(world.replicas("workers").await, 0, "quiet, and the cooldown has long ended");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_trigger_does_not_stop_its_sibling() {
+    let world = World::new().await;
+    world.source.says("a", Says::Down);
+    world.source.says("b", Says::Value(3.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |o| o["spec"]["triggers"] = json!([queue("a"), queue("b")])).await;
+    world.pass(5).await;
+    assert_eq!(world.replicas("workers").await, 1);
+    world.pass(20).await;
+    let ready = world.condition("workers", "Ready").await;
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("PartialTriggerError")));
+    world.source.says("b", Says::Value(0.0));
+    world.pass(600).await;
+    assert_eq!(world.replicas("workers").await, 1, "a trigger that is not read forbids zero");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_trigger_is_named_and_disturbs_no_other_object() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.deployment("good", 0).await;
+    world.deployment("bad", 0).await;
+    world.object("bad", |o| {
+        o["spec"]["triggers"][0]["metadata"].as_object_mut().unwrap().remove("url");
+    })
+    .await;
+    world.object("good", |_| {}).await;
+    world.pass(30).await;
+    let ready = world.condition("bad", "Ready").await;
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("ScaledObjectCheckFailed")));
+    let message = ready.message.unwrap();
+    assert!(message.starts_with("failed to ensure HPA is correctly created for ScaledObject: "), "{message}");
+    assert!(message.contains("trigger 0 (metrics-api): ") && message.contains("url"), "{message}");
+    assert!(world.hpa("keda-hpa-bad").await.is_none());
+    assert!(world.has_event("bad", "ScaledObjectCheckFailed").await);
+    assert_eq!(world.replicas("good").await, 1);
+
+    let mended = json!({"spec": {"triggers": [queue("queue")]}});
+    world.patch::<ScaledObject>("bad", mended).await;
+    world.pass(3).await;
+    assert_eq!(world.condition("bad", "Ready").await.status, "True");
+    assert_eq!(world.replicas("bad").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_supported_yet_is_said() {
+    let world = World::new().await;
+    world.deployment("workers", 2).await;
+    world.object("workers", |o| o["spec"]["fallback"] = json!({"failureThreshold": 3, "replicas": 6})).await;
+    world.pass(3).await;
+    let ready = world.condition("workers", "Ready").await;
+    assert_eq!(ready.status, "False");
+    assert!(ready.message.unwrap().ends_with("spec.fallback is not supported yet"));
+    assert_eq!(world.replicas("workers").await, 2);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_target_is_named_and_found_when_it_appears() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.object("workers", |_| {}).await;
+    world.pass(300).await;
+    let ready = world.condition("workers", "Ready").await;
+    assert!(ready.message.unwrap().contains("workers"));
+    assert!(world.events("workers").await.iter().any(|event| event.1 == "Target resource doesn't exist"));
+    world.deployment("workers", 0).await;
+    world.pass(2).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+fn guarded(value: &mut serde_json::Value) {
+    let trigger = &mut value["spec"]["triggers"][0];
+    trigger["metadata"]["authMode"] = json!("bearer");
+    trigger["authenticationRef"] = json!({"name": "auth"});
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_secret_works_from_the_next_read_on() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Guarded("one", 5.0));
+    world.secret("token", "token", "one").await;
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("workers", 0).await;
+    world.object("workers", guarded).await;
+    world.pass(15).await;
+    assert_eq!(world.replicas("workers").await, 1);
+    world.source.says("queue", Says::Guarded("two", 5.0));
+    world.secret("token", "token", "two").await;
+    world.pass(20).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    let failures = world.log().into_iter().filter(|o| matches!(&o.what, What::Fetch { outcome: Err(_), .. })).count();
+    assert_eq!(failures, 0, "the rebuild within the fetch heals it");
+    let text = format!("{:?}", world.log());
+    assert!(!text.contains("one\"") && !text.contains("Bearer"), "no secret reaches the stream");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_named_and_taken_up_when_it_appears() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Guarded("one", 5.0));
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("workers", 0).await;
+    world.object("workers", guarded).await;
+    world.pass(15).await;
+    let message = world.condition("workers", "Ready").await.message.unwrap();
+    assert!(message.contains("token") && message.contains("ecret"), "{message}");
+    world.secret("token", "token", "one").await;
+    world.pass(61).await;
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parameter_may_come_from_the_environment_of_the_target_and_follows_its_changes() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Guarded("one", 0.0));
+    world.create::<TriggerAuthentication>(json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "auth"},
+        "spec": {"env": [{"parameter": "token", "name": "TOKEN"}]},
+    }))
+    .await;
+    world.deployment("workers", 0).await;
+    world.object("workers", guarded).await;
+    world.pass(5).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    assert_eq!(world.condition("workers", "Active").await.status, "False");
+    world.source.says("queue", Says::Guarded("two", 5.0));
+    let container = json!({"name": "main", "image": "worker", "env": [{"name": "TOKEN", "value": "two"}]});
+    world.patch::<Deployment>("workers", json!({"spec": {"template": {"spec": {"containers": [container]}}}})).await;
+    world.pass(2).await;
+    assert_eq!(world.replicas("workers").await, 1, "the changed environment is read at once");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_secret_is_taken_up_within_the_refresh_time_though_no_read_fails() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Guarded("one", 5.0));
+    world.secret("token", "token", "one").await;
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("workers", 0).await;
+    world.object("workers", guarded).await;
+    world.pass(15).await;
+    world.secret("token", "token", "two").await;
+    let builds = |world: &World| {
+        world.log().iter().filter(|o| matches!(o.what, What::Life(Life::TriggerBuilt { .. }))).count()
+    };
+    world.pass(280).await;
+    assert_eq!(builds(&world), 1);
+    world.pass(10).await;
+    assert_eq!(builds(&world), 2);
+    world.pass(600).await;
+    assert_eq!(builds(&world), 2, "what has not changed is not built again");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_polls_after_a_start_are_spread() {
+    let mut world = World::with(Settings::default()).await;
+    world.source.says("queue", Says::Value(0.0));
+    for n in 0..20 {
+        world.deployment(&format!("w{n}"), 0).await;
+        world.object(&format!("w{n}"), |_| {}).await;
+    }
+    world.pass(60).await;
+    world.restart_operator().await;
+    world.pass(2).await;
+    let polled = |world: &World| world.log().iter().filter(|o| matches!(o.what, What::Fetch { .. })).count();
+    let early = polled(&world);
+    assert!((1..=10).contains(&early), "{early} of 20 were polled in the first 2 of 10 s");
+    world.pass(9).await;
+    assert!(polled(&world) >= 20);
+    world.end().await;
+}

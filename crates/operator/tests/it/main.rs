@@ -1,0 +1,7 @@
+//! The operator over the sandbox, in virtual time.
+
+mod life;
+mod loops;
+mod metrics;
+mod scaling;
+mod world;

@@ -1,0 +1,238 @@
+//! Errors as the API server writes them: `Status` objects.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// A refused request.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    code: StatusCode,
+    reason: &'static str,
+    message: String,
+    details: Value,
+}
+
+/// Why one field is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cause {
+    field: String,
+    reason: &'static str,
+    message: String,
+}
+
+impl Cause {
+    pub(crate) fn required(field: impl Into<String>, detail: &str) -> Self {
+        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        Self { field: field.into(), reason: "FieldValueRequired", message }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
+        let message = format!("Invalid value: {}: {detail}", shown(value));
+        Self { field: field.into(), reason: "FieldValueInvalid", message }
+    }
+
+    /// The value's type is wrong; `found` is the type that came.
+    pub(crate) fn mistyped(field: impl Into<String>, found: &str, wanted: &str) -> Self {
+        let field = field.into();
+        let message = format!("Invalid value: \"{found}\": {field} in body must be of type {wanted}: \"{found}\"");
+        Self { field, reason: "FieldValueTypeInvalid", message }
+    }
+
+    pub(crate) fn unsupported(field: impl Into<String>, value: &Value, supported: &[Value]) -> Self {
+        let supported: Vec<_> = supported.iter().map(Value::to_string).collect();
+        let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
+        Self { field: field.into(), reason: "FieldValueNotSupported", message }
+    }
+
+    pub(crate) fn forbidden(field: impl Into<String>, detail: &str) -> Self {
+        Self { field: field.into(), reason: "FieldValueForbidden", message: format!("Forbidden: {detail}") }
+    }
+
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self { field: field.into(), reason: "FieldValueDuplicate", message: format!("Duplicate value: {value}") }
+    }
+}
+
+/// Whole objects are not worth repeating in a message.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(_) => "\"object\"".to_owned(),
+        Value::Array(_) => "\"array\"".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: Value::Null }
+    }
+
+    fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
+        let mut details = json!({});
+        for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                details[key] = value.into();
+            }
+        }
+        self.details = details;
+        self
+    }
+
+    fn with_cause(mut self, cause: &Cause) -> Self {
+        if self.details.is_null() {
+            self.details = json!({});
+        }
+        self.details["causes"] = json!([shape(cause)]);
+        self
+    }
+
+    /// No such path.
+    pub(crate) fn no_such_path() -> Self {
+        let message = "the server could not find the requested resource";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).about("", "", "")
+    }
+
+    /// No such object.
+    pub(crate) fn not_found(group: &str, plural: &str, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", qualified(group, plural));
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(group, plural, name)
+    }
+
+    pub(crate) fn already_exists(group: &str, plural: &str, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", qualified(group, plural));
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(group, plural, name)
+    }
+
+    pub(crate) fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, plural));
+        Self::new(StatusCode::CONFLICT, "Conflict", message).about(group, plural, name)
+    }
+
+    /// The writer has read an older state.
+    pub(crate) fn stale(group: &str, plural: &str, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(group, plural, name, why)
+    }
+
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
+        let mut lines: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let text = if lines.len() == 1 { lines.remove(0) } else { format!("[{}]", lines.join(", ")) };
+        let message = format!("{} {name:?} is invalid: {text}", qualified(group, kind));
+        let mut failure = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(group, kind, name);
+        failure.details["causes"] = causes.iter().map(shape).collect();
+        failure
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// The namespace is on its way out.
+    pub(crate) fn terminating(group: &str, plural: &str, name: &str, namespace: &str) -> Self {
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let message = format!("{} {name:?} is forbidden: {why}", qualified(group, plural));
+        let cause = Cause {
+            field: "metadata.namespace".to_owned(),
+            reason: "NamespaceTerminating",
+            message: format!("namespace {namespace} is being terminated"),
+        };
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, plural, name).with_cause(&cause)
+    }
+
+    /// A thing that a real API server does and this one does not.
+    pub(crate) fn not_implemented(what: &str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", format!("not implemented by the sandbox: {what}"))
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about("", "", "")
+    }
+
+    pub(crate) fn unsupported_media_type(accepted: &str) -> Self {
+        let message =
+            format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
+
+    pub(crate) fn not_acceptable() -> Self {
+        let message = "only the following media types are accepted: application/json";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// The history does not reach back to a revision.
+    pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
+        Self::new(StatusCode::GONE, "Expired", format!("too old resource version: {asked} ({oldest})"))
+    }
+
+    /// A revision that has not happened.
+    pub(crate) fn too_large_version(asked: u64, latest: u64) -> Self {
+        let cause = Cause {
+            field: String::new(),
+            reason: "ResourceVersionTooLarge",
+            message: "Too large resource version".to_owned(),
+        };
+        let message = format!("Timeout: Too large resource version: {asked}, current: {latest}");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with_cause(&cause)
+    }
+
+    pub(crate) fn too_large_body(limit: usize) -> Self {
+        let message = format!("Request entity is too large: limit is {limit}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// The HTTP status.
+    pub(crate) fn code(&self) -> StatusCode {
+        self.code
+    }
+
+    /// The `Status` object.
+    pub(crate) fn status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason,
+        });
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status["code"] = self.code.as_u16().into();
+        status
+    }
+}
+
+fn qualified(group: &str, name: &str) -> String {
+    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
+}
+
+fn shape(cause: &Cause) -> Value {
+    let mut value = json!({"reason": cause.reason, "message": cause.message});
+    if !cause.field.is_empty() {
+        value["field"] = cause.field.as_str().into();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cause_stands_alone_and_several_stand_in_brackets() {
+        let replicas = Cause::invalid("spec.replicas", &json!(-1), "must be greater than or equal to 0");
+        let selector = Cause::required("spec.selector", "");
+        let one = Failure::invalid("apps", "Deployment", "x", std::slice::from_ref(&replicas)).status();
+        assert_eq!(
+            one["message"],
+            "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0"
+        );
+        assert_eq!(one["details"]["causes"][0]["field"], "spec.replicas");
+        let two = Failure::invalid("apps", "Deployment", "x", &[replicas, selector]).status();
+        assert!(two["message"].as_str().unwrap().ends_with("0, spec.selector: Required value]"), "{two}");
+    }
+
+    #[test]
+    fn the_core_group_leaves_no_dot_behind() {
+        assert_eq!(Failure::not_found("", "pods", "x").status()["message"], "pods \"x\" not found");
+        assert_eq!(Failure::not_found("apps", "deployments", "x").status()["details"]["group"], "apps");
+    }
+}

@@ -1,0 +1,187 @@
+//! The parameters of a request, from its query and, for deletions, its body.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::failure::Failure;
+use super::selector::{FieldSelector, LabelSelector};
+
+/// What to do with fields that nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// The query of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Query {
+    pub watch: bool,
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    /// `None`: not given. `0`: any state will do.
+    pub resource_version: Option<u64>,
+    /// The list must be of that very version, which only the latest can be.
+    pub exact: bool,
+    pub timeout: Option<Duration>,
+    pub bookmarks: bool,
+    pub initial_events: bool,
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    /// The objects themselves in a table's rows, or nothing, instead of their metadata.
+    pub include_object: Option<String>,
+    /// Options of a deletion that came in the query.
+    pub deletion: Deletion,
+}
+
+impl Query {
+    /// Reads a query; unknown parameters are left alone, as the API server does.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let mut query = Self::default();
+        for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
+            let value = &*value;
+            match &*key {
+                "watch" => query.watch = flag(value),
+                "labelSelector" => query.labels = LabelSelector::parse(value)?,
+                "fieldSelector" => query.fields = FieldSelector::parse(value)?,
+                "resourceVersion" if !value.is_empty() => query.resource_version = Some(version(value)?),
+                "resourceVersionMatch" => query.exact = value == "Exact",
+                "timeoutSeconds" => query.timeout = Some(Duration::from_secs(number(&key, value)?)),
+                "allowWatchBookmarks" => query.bookmarks = flag(value),
+                "sendInitialEvents" => query.initial_events = flag(value),
+                "continue" if !value.is_empty() => {
+                    return Err(Failure::bad_request("continue key is not valid: lists are never cut here"));
+                }
+                "dryRun" => query.dry_run = dry_run(value)?,
+                "fieldValidation" => query.field_validation = field_validation(value)?,
+                "includeObject" => query.include_object = Some(value.to_owned()),
+                "gracePeriodSeconds" => query.deletion.grace_period_seconds = Some(signed(&key, value)?),
+                "propagationPolicy" => query.deletion.propagation_policy = Some(value.to_owned()),
+                "orphanDependents" => query.deletion.orphan_dependents = Some(flag(value)),
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+}
+
+/// `DeleteOptions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Deletion {
+    pub grace_period_seconds: Option<i64>,
+    pub propagation_policy: Option<String>,
+    pub orphan_dependents: Option<bool>,
+    pub preconditions: Preconditions,
+    pub dry_run: Vec<String>,
+}
+
+/// What must hold for a deletion to happen.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Preconditions {
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+}
+
+/// What happens to the objects that the deleted one owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl Deletion {
+    /// The options of the body where there is one, of the query otherwise; and whether it is a rehearsal.
+    pub(crate) fn of(query: &Query, body: &[u8]) -> Result<(Self, bool), Failure> {
+        if body.is_empty() {
+            return Ok((query.deletion.clone(), query.dry_run));
+        }
+        let options: Self = serde_json::from_slice(body)
+            .map_err(|error| Failure::bad_request(format!("the body is no DeleteOptions: {error}")))?;
+        let rehearsal = query.dry_run || dry_run(options.dry_run.first().map_or("", String::as_str))?;
+        Ok((options, rehearsal))
+    }
+
+    /// The wished propagation; `None` leaves it to the resource.
+    pub(crate) fn propagation(&self) -> Result<Option<Propagation>, Failure> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (Some("Background"), None) => Ok(Some(Propagation::Background)),
+            (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
+            (Some("Orphan"), None) | (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+            (None, Some(false)) => Ok(Some(Propagation::Background)),
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => {
+                Err(Failure::bad_request("orphanDependents and propagationPolicy cannot be both set"))
+            }
+            (Some(other), None) => Err(Failure::bad_request(format!(
+                "invalid propagationPolicy {other:?}: expected Foreground, Background or Orphan"
+            ))),
+        }
+    }
+}
+
+fn flag(value: &str) -> bool {
+    !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F")
+}
+
+fn dry_run(value: &str) -> Result<bool, Failure> {
+    match value {
+        "" => Ok(false),
+        "All" => Ok(true),
+        other => Err(Failure::bad_request(format!("invalid dryRun {other:?}: expected All"))),
+    }
+}
+
+fn field_validation(value: &str) -> Result<FieldValidation, Failure> {
+    match value {
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Warn" | "" => Ok(FieldValidation::Warn),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => Err(Failure::bad_request(format!(
+            "invalid fieldValidation {other:?}: expected Ignore, Warn or Strict"
+        ))),
+    }
+}
+
+/// A resource version. They are numbers here, which clients must not know.
+pub(crate) fn version(value: &str) -> Result<u64, Failure> {
+    value.parse().map_err(|_| Failure::bad_request(format!("invalid resource version {value:?}")))
+}
+
+fn number(key: &str, value: &str) -> Result<u64, Failure> {
+    value.parse().map_err(|_| Failure::bad_request(format!("{key}: {value:?} is no number")))
+}
+
+fn signed(key: &str, value: &str) -> Result<i64, Failure> {
+    value.parse().map_err(|_| Failure::bad_request(format!("{key}: {value:?} is no number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_options_wins_over_the_query() {
+        let query = Query::parse("gracePeriodSeconds=5&propagationPolicy=Orphan").unwrap();
+        let (from_query, rehearsal) = Deletion::of(&query, b"").unwrap();
+        assert_eq!((from_query.grace_period_seconds, rehearsal), (Some(5), false));
+        assert_eq!(from_query.propagation().unwrap(), Some(Propagation::Orphan));
+        let body = br#"{"kind":"DeleteOptions","gracePeriodSeconds":0,"dryRun":["All"],"preconditions":{"uid":"u"}}"#;
+        let (from_body, rehearsal) = Deletion::of(&query, body).unwrap();
+        assert_eq!((from_body.grace_period_seconds, rehearsal), (Some(0), true));
+        assert_eq!(from_body.preconditions.uid.as_deref(), Some("u"));
+        assert_eq!(from_body.propagation().unwrap(), None);
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name() {
+        for text in ["resourceVersion=x", "dryRun=Some", "fieldValidation=Never", "timeoutSeconds=-1", "continue=abc"] {
+            assert_eq!(Query::parse(text).unwrap_err().code(), 400, "{text}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! ReplicaSets make Pods.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tidemark_clock::Clock;
+use tokio::time::Instant;
+
+use super::{Cache, Error, Key, Note, Queue, Recorder, ask, cache, controller_of, watch};
+
+const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// Runs for ever; dropping the future stops the controller.
+pub(super) async fn run(client: Client, clock: Clock) {
+    let mut sets_seen = watch::<ReplicaSet>(&client);
+    let mut pods_seen = watch::<Pod>(&client);
+    let mut controller = Controller {
+        recorder: Recorder::new(client.clone(), clock, "replicaset-controller"),
+        client,
+        clock,
+        sets: Cache::default(),
+        pods: Cache::default(),
+        queue: Queue::default(),
+    };
+    loop {
+        use futures::StreamExt;
+        tokio::select! {
+            biased;
+            Some(event) = sets_seen.next() => controller.saw_set(event),
+            Some(event) = pods_seen.next() => controller.saw_pod(event),
+            key = controller.queue.next(), if controller.sets.synced() && controller.pods.synced() => {
+                controller.work(key).await;
+            }
+        }
+    }
+}
+
+struct Controller {
+    client: Client,
+    clock: Clock,
+    sets: Cache<ReplicaSet>,
+    pods: Cache<Pod>,
+    queue: Queue<Key>,
+    recorder: Recorder,
+}
+
+impl Controller {
+    fn saw_set(&mut self, event: Event<ReplicaSet>) {
+        for set in self.sets.apply(event) {
+            self.queue.push(Key::of(&*set));
+        }
+    }
+
+    fn saw_pod(&mut self, event: Event<Pod>) {
+        for pod in self.pods.apply(event) {
+            if let Some(name) = controller_of(&*pod, "ReplicaSet") {
+                self.queue.push(Key { namespace: pod.namespace().unwrap_or_default(), name: name.to_owned() });
+            }
+        }
+    }
+
+    async fn work(&mut self, key: Key) {
+        let Some(set) = self.sets.get(&key).cloned() else {
+            return self.queue.remove(&key);
+        };
+        match self.reconcile(&set).await {
+            Ok(again) => {
+                self.queue.succeeded(&key);
+                if let Some(pause) = again {
+                    self.queue.push_at(key, Instant::now() + pause);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(namespace = key.namespace, name = key.name, %error, "a ReplicaSet has to wait");
+                self.queue.failed(key);
+            }
+        }
+    }
+
+    /// Returns after which time a pod turns available by itself.
+    async fn reconcile(&mut self, set: &ReplicaSet) -> Result<Option<Duration>, Error> {
+        let counted = if set.metadata.deletion_timestamp.is_none() { self.adjust(set).await } else { Ok(()) };
+        // What was done so far is reported also when the rest failed.
+        let again = self.report(set).await?;
+        counted?;
+        Ok(again)
+    }
+
+    fn active(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        self.pods.owned_by(cache::uid(set)).filter(|pod| is_active(pod)).cloned().collect()
+    }
+
+    async fn adjust(&mut self, set: &ReplicaSet) -> Result<(), Error> {
+        let active = self.active(set);
+        let wanted = usize::try_from(wanted(set)).unwrap_or_default();
+        for _ in active.len()..wanted {
+            self.create(set).await?;
+        }
+        if active.len() > wanted {
+            let excess = active.len() - wanted;
+            for pod in dispensable(active).into_iter().take(excess) {
+                self.delete(&pod).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self, set: &ReplicaSet) -> Result<(), Error> {
+        let template = set.spec.template.clone().unwrap_or_default();
+        let metadata = template.metadata.unwrap_or_default();
+        let owner = set.controller_owner_ref(&()).map(|mut owner| {
+            owner.block_owner_deletion = Some(true);
+            owner
+        });
+        let pod = Pod {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", set.name_any())),
+                labels: metadata.labels,
+                annotations: metadata.annotations,
+                finalizers: metadata.finalizers,
+                owner_references: owner.map(|owner| vec![owner]),
+                ..Default::default()
+            },
+            spec: template.spec,
+            status: None,
+        };
+        let pods = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
+        match ask(pods.create(&PostParams::default(), &pod)).await {
+            Ok(created) => {
+                self.pods.written(created);
+                Ok(())
+            }
+            Err(error) => {
+                let note = Note {
+                    about: set.object_ref(&()),
+                    warning: true,
+                    reason: "FailedCreate",
+                    message: format!("Error creating: {}", error.sentence()),
+                };
+                self.recorder.record(note).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete(&mut self, pod: &Pod) -> Result<(), Error> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let same = Preconditions { uid: pod.uid(), resource_version: None };
+        match ask(pods.delete(&pod.name_any(), &DeleteParams::background().preconditions(same))).await {
+            Ok(answer) => match answer.left() {
+                // A pod that ends slowly comes back marked; the watch tells when it has gone.
+                Some(ending) if ending.metadata.deletion_timestamp.is_some() => self.pods.written(ending),
+                _ => self.pods.removed(pod),
+            },
+            Err(error) if error.is_not_found() || error.is_conflict() => self.pods.removed(pod),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, set: &ReplicaSet) -> Result<Option<Duration>, Error> {
+        let active = self.active(set);
+        let ending = self.pods.owned_by(cache::uid(set)).filter(|pod| is_ending(pod)).count();
+        let delay = set.spec.min_ready_seconds.unwrap_or_default();
+        let now = self.clock.now();
+        let waits: Vec<_> = active.iter().filter_map(|pod| until_available(pod, delay, now)).collect();
+        let template = set.spec.template.as_ref();
+        let labels = template.and_then(|t| t.metadata.as_ref()?.labels.as_ref());
+        let labelled = |pod: &Pod| labels.is_none_or(|labels| labels.iter().all(|(k, v)| pod.labels().get(k) == Some(v)));
+        let status = ReplicaSetStatus {
+            replicas: count(active.len()),
+            fully_labeled_replicas: Some(count(active.iter().filter(|pod| labelled(pod)).count())),
+            ready_replicas: Some(count(waits.len())),
+            available_replicas: Some(count(waits.iter().filter(|wait| wait.is_zero()).count())),
+            terminating_replicas: Some(count(ending)),
+            observed_generation: set.metadata.generation,
+            conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+        };
+        if set.status.as_ref() != Some(&status) {
+            let sets = Api::<ReplicaSet>::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
+            let patch = Patch::Merge(json!({ "status": status }));
+            match ask(sets.patch_status(&set.name_any(), &PatchParams::default(), &patch)).await {
+                Ok(written) => self.sets.written(written),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(waits.into_iter().filter(|wait| !wait.is_zero()).min())
+    }
+}
+
+fn wanted(set: &ReplicaSet) -> i32 {
+    set.spec.replicas.unwrap_or(1)
+}
+
+fn count(pods: usize) -> i32 {
+    i32::try_from(pods).unwrap_or(i32::MAX)
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    matches!(phase(pod), "Failed" | "Succeeded")
+}
+
+fn is_active(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && !is_finished(pod)
+}
+
+fn is_ending(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && !is_finished(pod)
+}
+
+fn ready(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref().unwrap_or_default();
+    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// How long until a ready pod counts as available: zero when it does; `None` when it is not even ready.
+fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+    let condition = ready(pod)?;
+    let Some(since) = condition.last_transition_time.as_ref().filter(|_| min_ready_seconds > 0) else {
+        return Some(Duration::ZERO);
+    };
+    let ready_for = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
+    Some(Duration::from_secs(u64::from(min_ready_seconds.unsigned_abs())).saturating_sub(ready_for))
+}
+
+/// The pods, those first that can be missed best: not yet running, not ready, of low deletion cost, ready for the
+/// shortest time, often restarted, young.
+fn dispensable(mut pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+    pods.sort_by_cached_key(|pod| {
+        let since = ready(pod).and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
+        let cost = pod.annotations().get(POD_DELETION_COST).and_then(|cost| cost.parse::<i32>().ok()).unwrap_or(0);
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+        let restarts = statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0);
+        (
+            phase(pod) == "Running",
+            ready(pod).is_some(),
+            cost,
+            Reverse(since),
+            Reverse(restarts),
+            Reverse(pod.metadata.creation_timestamp.as_ref().map(|time| time.0)),
+            // Of pods that are equal in all this the last one made goes: names come from a counter.
+            Reverse(pod.name_any()),
+        )
+    });
+    pods
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, created: &str, phase: &str, ready_since: Option<&str>) -> Arc<Pod> {
+        let conditions: Vec<_> = ready_since
+            .map(|since| json!({ "type": "Ready", "status": "True", "lastTransitionTime": since }))
+            .into_iter()
+            .collect();
+        let pod = json!({
+            "metadata": { "name": name, "creationTimestamp": created },
+            "status": { "phase": phase, "conditions": conditions },
+        });
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn pods_not_ready_go_before_young_ones_and_young_before_old() {
+        let (t0, t1, t2) = ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z");
+        let pods = vec![
+            pod("old", t0, "Running", Some(t0)),
+            pod("pending", t0, "Pending", None),
+            pod("young", t1, "Running", Some(t2)),
+            pod("unready", t0, "Running", None),
+        ];
+        let order: Vec<_> = dispensable(pods).iter().map(|pod| pod.name_any()).collect();
+        assert_eq!(order, ["pending", "unready", "young", "old"]);
+    }
+
+    #[test]
+    fn a_ready_pod_is_available_after_min_ready_seconds() {
+        let pod = pod("a", "2026-01-01T00:00:00Z", "Running", Some("2026-01-01T00:00:10Z"));
+        let now: Timestamp = "2026-01-01T00:00:15Z".parse().unwrap();
+        assert_eq!(until_available(&pod, 0, now), Some(Duration::ZERO));
+        assert_eq!(until_available(&pod, 30, now), Some(Duration::from_secs(25)));
+        assert_eq!(until_available(&pod, 5, now), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,93 @@
+//! A container's process group, seen from the kubelet: the other end of a shim's pipe.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use super::Settings;
+use super::protocol::{Launch, Order, Report};
+
+/// A shim reads its orders at once; one that does not within this time is not well.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running shim. Dropping it closes the pipe, upon which the shim ends its group.
+pub(super) struct Group {
+    shim: Child,
+    /// The leader's id is the group's.
+    id: Option<Pid>,
+    orders: ChildStdin,
+    reports: Lines<BufReader<ChildStdout>>,
+}
+
+impl Group {
+    /// Starts a shim and gives it its container, whose output is appended to `log`.
+    pub(super) async fn start(settings: &Settings, launch: Launch, log: &Path) -> io::Result<Self> {
+        if let Some(folder) = log.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut shim = Command::new(&settings.exe)
+            .args(&settings.shim_arguments)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let id = shim.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let orders = shim.stdin.take().ok_or_else(broken)?;
+        let reports = BufReader::new(shim.stdout.take().ok_or_else(broken)?).lines();
+        let mut group = Self { shim, id, orders, reports };
+        group.order(&Order::Start(launch)).await?;
+        Ok(group)
+    }
+
+    /// Asks the container to end, and ends it after `grace`.
+    pub(super) async fn stop(&mut self, grace: Duration) -> io::Result<()> {
+        self.order(&Order::Stop { grace: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) }).await
+    }
+
+    async fn order(&mut self, order: &Order) -> io::Result<()> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        let orders = &mut self.orders;
+        let written = tokio::time::timeout(ORDER_PATIENCE, async move {
+            orders.write_all(&line).await?;
+            orders.flush().await
+        });
+        written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The shim's next report; `None` when the shim has gone. Cancel safe.
+    pub(super) async fn report(&mut self) -> Option<Report> {
+        loop {
+            let line = self.reports.next_line().await.ok()??;
+            // The shim shares its standard output with whatever starts it, so a stray line is no error.
+            if let Ok(report) = serde_json::from_str(&line) {
+                return Some(report);
+            }
+        }
+    }
+
+    /// Ends what is left of the group and returns when the shim has gone.
+    pub(super) async fn end(mut self) {
+        // Before the shim is waited for: until then nobody else can get its id.
+        self.kill();
+        if let Err(error) = self.shim.wait().await {
+            tracing::warn!(%error, "a shim could not be waited for");
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(id) = self.id {
+            // It fails when the group has ended already.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! One pod: its containers and its status.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::Node;
+use super::container::{Ended, Restart, Runner, State, Teller, Told, View};
+use crate::controllers::{Note, Recorder, ask, remove};
+
+/// A status that could not be written is written again after this long.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs the pod until it is done for good or stopped, and in the latter case lets it go.
+pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watch::Receiver<Option<Duration>>) {
+    let address = address.to_string();
+    let mut reporter = Reporter::new(node, &pod, &address);
+    if stop.borrow().is_none() {
+        reporter.place().await;
+        reporter.note_volumes().await;
+        reporter.write().await;
+        let (teller, told) = mpsc::unbounded_channel();
+        let containers = Containers { node, pod: &pod, address: &address, teller, stop: stop.clone() };
+        tokio::join!(containers.run(), reporter.follow(told));
+    }
+    // A pod that is done stays until it is deleted.
+    while stop.borrow_and_update().is_none() && stop.changed().await.is_ok() {}
+    if let Err(error) = remove(&node.client, &pod).await {
+        tracing::warn!(namespace = pod.namespace(), name = pod.name_any(), %error, "a pod could not be let go");
+    }
+}
+
+/// The containers of a pod, the ones that come first included. Numbers count through both lists.
+struct Containers<'a> {
+    node: &'a Node,
+    pod: &'a Pod,
+    address: &'a str,
+    /// Goes with the last container, which ends the pod's reports.
+    teller: Teller,
+    stop: watch::Receiver<Option<Duration>>,
+}
+
+impl Containers<'_> {
+    async fn run(self) {
+        let Some(spec) = &self.pod.spec else { return };
+        let policy = match spec.restart_policy.as_deref() {
+            Some("Never") => Restart::Never,
+            Some("OnFailure") => Restart::OnFailure,
+            _ => Restart::Always,
+        };
+        let runner = |number, container, restart| Runner {
+            node: self.node,
+            pod: self.pod,
+            address: self.address,
+            container,
+            restart,
+            teller: self.teller.clone(),
+            number,
+            stop: self.stop.clone(),
+            view: View::new(),
+        };
+        let first = spec.init_containers.as_deref().unwrap_or_default();
+        let mut all = FuturesUnordered::new();
+        for (number, container) in first.iter().enumerate() {
+            if container.restart_policy.as_deref() == Some("Always") {
+                // A sidecar: it runs beside all that follow.
+                all.push(runner(number, container, Restart::Always).run());
+                continue;
+            }
+            let until_done = if policy == Restart::Never { Restart::Never } else { Restart::OnFailure };
+            let mut attempt = std::pin::pin!(runner(number, container, until_done).run());
+            let code = loop {
+                tokio::select! {
+                    biased;
+                    code = &mut attempt => break code,
+                    Some(_) = all.next(), if !all.is_empty() => {}
+                }
+            };
+            if code != Some(0) {
+                // Stopped, or failed for good: what follows never starts.
+                while all.next().await.is_some() {}
+                return;
+            }
+        }
+        for (number, container) in spec.containers.iter().enumerate() {
+            all.push(runner(first.len() + number, container, policy).run());
+        }
+        while all.next().await.is_some() {}
+    }
+}
+
+/// Turns what the containers tell into the pod's status and events.
+struct Reporter<'a> {
+    node: &'a Node,
+    pod: &'a Pod,
+    address: &'a str,
+    started: Timestamp,
+    first: &'a [Container],
+    main: &'a [Container],
+    views: Vec<View>,
+    /// Status and last change of each condition.
+    conditions: BTreeMap<&'static str, (bool, Timestamp)>,
+    written: Option<Value>,
+    recorder: Recorder,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(node: &'a Node, pod: &'a Pod, address: &'a str) -> Self {
+        let spec = pod.spec.as_ref();
+        let first = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+        let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+        Self {
+            node,
+            pod,
+            address,
+            started: node.clock.now(),
+            first,
+            main,
+            views: vec![View::new(); first.len() + main.len()],
+            conditions: BTreeMap::new(),
+            written: None,
+            recorder: Recorder::new(node.client.clone(), node.clock, "kubelet"),
+        }
+    }
+
+    /// Reports until the last container is done.
+    async fn follow(&mut self, mut told: mpsc::UnboundedReceiver<(usize, Told)>) {
+        let mut behind = false;
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = told.recv() => next,
+                () = tokio::time::sleep(WRITE_AGAIN), if behind => {
+                    behind = !self.write().await;
+                    continue;
+                }
+            };
+            let Some(next) = next else { break };
+            let mut news = vec![next];
+            // What has come in the meantime goes into the same write.
+            while let Ok(next) = told.try_recv() {
+                news.push(next);
+            }
+            for (number, told) in news {
+                match told {
+                    Told::View(view) => self.views[number] = view,
+                    Told::Event { warning, reason, message } => self.record(warning, reason, message).await,
+                }
+            }
+            behind = !self.write().await;
+        }
+        if behind {
+            self.write().await;
+        }
+    }
+
+    async fn record(&mut self, warning: bool, reason: &'static str, message: String) {
+        self.recorder.record(Note { about: self.pod.object_ref(&()), warning, reason, message }).await;
+    }
+
+    /// Puts the pod on the node, as the scheduler does: only a placed pod is given time to end when it is deleted.
+    async fn place(&mut self) {
+        let pods = Api::<Pod>::namespaced(self.node.client.clone(), &self.pod.namespace().unwrap_or_default());
+        let patch = Patch::Merge(json!({ "metadata": { "uid": self.pod.uid() }, "spec": { "nodeName": super::NODE } }));
+        if let Err(error) = ask(pods.patch(&self.pod.name_any(), &PatchParams::default(), &patch)).await {
+            let (namespace, name) = (self.pod.namespace(), self.pod.name_any());
+            tracing::debug!(namespace, name, %error, "a pod could not be placed");
+        }
+    }
+
+    async fn note_volumes(&mut self) {
+        let mounted = self.first.iter().chain(self.main).any(|container| {
+            let mounts = container.volume_mounts.iter().flatten();
+            mounts.into_iter().any(|mount| !mount.mount_path.starts_with("/var/run/secrets/"))
+        });
+        if mounted {
+            let message = "volumes are not mounted: the pod's processes see the files of this machine".to_owned();
+            self.record(true, "FailedMount", message).await;
+        }
+    }
+
+    /// Writes the status if it changed; says whether the API server has it now, or the pod has gone.
+    async fn write(&mut self) -> bool {
+        let status = self.status();
+        if self.written.as_ref() == Some(&status) {
+            return true;
+        }
+        let pods = Api::<Pod>::namespaced(self.node.client.clone(), &self.pod.namespace().unwrap_or_default());
+        let patch = Patch::Merge(json!({ "metadata": { "uid": self.pod.uid() }, "status": status }));
+        match ask(pods.patch_status(&self.pod.name_any(), &PatchParams::default(), &patch)).await {
+            Ok(_) => {
+                self.written = Some(status);
+                true
+            }
+            Err(error) if error.is_not_found() || error.is_conflict() => true,
+            Err(error) => {
+                let (namespace, name) = (self.pod.namespace(), self.pod.name_any());
+                tracing::warn!(namespace, name, %error, "the status of a pod could not be written");
+                false
+            }
+        }
+    }
+
+    fn status(&mut self) -> Value {
+        let (first, main) = self.views.split_at(self.first.len());
+        let initialized = first.iter().zip(self.first).all(|(view, container)| match &view.state {
+            State::Terminated(ended) => ended.code == 0,
+            _ => container.restart_policy.as_deref() == Some("Always") && view.started,
+        });
+        let ready = !main.is_empty() && main.iter().all(|view| view.ready);
+        let phase = phase(first, main, self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+        let statuses = |containers: &[Container], views: &[View]| -> Vec<Value> {
+            containers.iter().zip(views).map(|(container, view)| container_status(container, view)).collect()
+        };
+        let (init_statuses, main_statuses) = (statuses(self.first, first), statuses(self.main, main));
+        let now = self.node.clock.now();
+        let states =
+            [("PodScheduled", true), ("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)];
+        let conditions: Vec<_> = states
+            .into_iter()
+            .map(|(type_, status)| {
+                let known = self.conditions.entry(type_).or_insert((status, now));
+                if known.0 != status {
+                    *known = (status, now);
+                }
+                let word = if status { "True" } else { "False" };
+                json!({ "type": type_, "status": word, "lastTransitionTime": known.1 })
+            })
+            .collect();
+        let mut status = json!({
+            "phase": phase,
+            "hostIP": "127.0.0.1",
+            "podIP": self.address,
+            "podIPs": [{ "ip": self.address }],
+            "startTime": self.started,
+            "conditions": conditions,
+            "containerStatuses": main_statuses,
+        });
+        if !init_statuses.is_empty() {
+            status["initContainerStatuses"] = init_statuses.into();
+        }
+        status
+    }
+}
+
+fn phase(first: &[View], main: &[View], policy: Option<&str>) -> &'static str {
+    let terminated = |view: &View| match &view.state {
+        State::Terminated(ended) => Some(ended.code),
+        _ => None,
+    };
+    let restarts = !matches!(policy, Some("Never" | "OnFailure"));
+    if policy == Some("Never") && first.iter().filter_map(terminated).any(|code| code != 0) {
+        return "Failed";
+    }
+    let codes: Vec<_> = main.iter().filter_map(terminated).collect();
+    let done = !restarts && codes.len() == main.len();
+    if done && codes.iter().all(|code| *code == 0) {
+        "Succeeded"
+    } else if done && policy == Some("Never") {
+        "Failed"
+    } else if main.iter().all(|view| matches!(view.state, State::Waiting { .. }) && view.last.is_none()) {
+        "Pending"
+    } else {
+        "Running"
+    }
+}
+
+fn container_status(container: &Container, view: &View) -> Value {
+    let terminated = |ended: &Ended| {
+        let reason = if ended.code == 0 { "Completed" } else { "Error" };
+        let mut state = json!({
+            "exitCode": ended.code,
+            "reason": reason,
+            "startedAt": ended.started,
+            "finishedAt": ended.finished,
+        });
+        if let Some(signal) = ended.signal {
+            state["signal"] = signal.into();
+        }
+        json!({ "terminated": state })
+    };
+    let state = match &view.state {
+        State::Waiting { reason, message } if message.is_empty() => json!({ "waiting": { "reason": reason } }),
+        State::Waiting { reason, message } => json!({ "waiting": { "reason": reason, "message": message } }),
+        State::Running { since } => json!({ "running": { "startedAt": since } }),
+        State::Terminated(ended) => terminated(ended),
+    };
+    json!({
+        "name": container.name,
+        "image": container.image.clone().unwrap_or_default(),
+        "imageID": "",
+        "state": state,
+        "lastState": view.last.as_ref().map_or_else(|| json!({}), terminated),
+        "restartCount": view.restarts,
+        "started": view.started,
+        "ready": view.ready,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(state: State) -> View {
+        View { state, ..View::new() }
+    }
+
+    fn ended(code: i32) -> View {
+        let ended = Ended { code, signal: None, started: Timestamp::UNIX_EPOCH, finished: Timestamp::UNIX_EPOCH };
+        view(State::Terminated(ended))
+    }
+
+    #[test]
+    fn the_phase_follows_the_containers_and_the_restart_policy() {
+        let running = || view(State::Running { since: Timestamp::UNIX_EPOCH });
+        assert_eq!(phase(&[], &[View::new()], None), "Pending");
+        assert_eq!(phase(&[], &[running(), View::new()], None), "Running");
+        assert_eq!(phase(&[], &[ended(1)], None), "Running");
+        assert_eq!(phase(&[], &[ended(0), ended(0)], Some("Never")), "Succeeded");
+        assert_eq!(phase(&[], &[ended(0), ended(1)], Some("Never")), "Failed");
+        assert_eq!(phase(&[], &[ended(1)], Some("OnFailure")), "Running");
+        assert_eq!(phase(&[ended(1)], &[View::new()], Some("Never")), "Failed");
+    }
+}

@@ -1,0 +1,137 @@
+//! Who may use a port on loopback: whoever holds the token, and no web page.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, TryFutureExt};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use tower::Service;
+
+use crate::reply;
+
+/// Lets a request through only with the bearer token, a `Host` of this machine and no foreign `Origin`.
+///
+/// A page in the user's browser can send requests to loopback under a name that its owner's DNS points there; such a
+/// request carries that name as its host, and a page's origin.
+#[derive(Clone)]
+pub struct Guard<S> {
+    inner: S,
+    token: Arc<str>,
+}
+
+impl<S> Guard<S> {
+    /// Guards `inner` with a token.
+    pub fn new(inner: S, token: impl Into<Arc<str>>) -> Self {
+        Self { inner, token: token.into() }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Guard<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = Response<Either<R, Full<Bytes>>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let host = request.uri().authority().map(|authority| authority.as_str().to_owned());
+        match refusal(host.as_deref(), request.headers(), &self.token) {
+            Some((status, reason, message)) => {
+                let response = reply::failure(status, reason, message).map(|body| Either::Right(Full::new(body)));
+                Box::pin(async move { Ok(response) })
+            }
+            None => Box::pin(self.inner.call(request).map_ok(|response| response.map(Either::Left))),
+        }
+    }
+}
+
+/// Why a request is turned away, if it is. `authority` is the URI's (HTTP/2 has no `Host` header).
+fn refusal(
+    authority: Option<&str>,
+    headers: &HeaderMap,
+    token: &str,
+) -> Option<(StatusCode, &'static str, &'static str)> {
+    let host = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
+    if !host.is_some_and(is_loopback) {
+        return Some((StatusCode::FORBIDDEN, "Forbidden", "this API answers only to localhost, 127.0.0.1 or [::1]"));
+    }
+    if let Some(origin) = headers.get(ORIGIN) {
+        let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, h)| is_loopback(h));
+        if !own {
+            return Some((StatusCode::FORBIDDEN, "Forbidden", "this API answers no page of another origin"));
+        }
+    }
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    if !equal(shown.as_bytes(), token.as_bytes()) {
+        return Some((StatusCode::UNAUTHORIZED, "Unauthorized", "the bearer token of the kubeconfig is needed"));
+    }
+    None
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "::1")
+}
+
+/// Comparison in a time that does not tell how much of the token was right.
+fn equal(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |different, (l, r)| different | (l ^ r)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn verdict(host: &str, origin: Option<&str>, authorization: Option<&str>) -> Option<u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+        }
+        refusal(None, &headers, "secret").map(|(status, ..)| status.as_u16())
+    }
+
+    #[test]
+    fn the_holder_of_the_token_passes() {
+        assert_eq!(verdict("127.0.0.1:6443", None, Some("Bearer secret")), None);
+        assert_eq!(verdict("localhost:6443", Some("https://localhost:6443"), Some("Bearer secret")), None);
+        assert_eq!(verdict("[::1]:6443", None, Some("Bearer secret")), None);
+    }
+
+    #[test]
+    fn a_wrong_or_missing_token_is_unauthorized() {
+        assert_eq!(verdict("localhost", None, None), Some(401));
+        assert_eq!(verdict("localhost", None, Some("Bearer secreT")), Some(401));
+        assert_eq!(verdict("localhost", None, Some("Bearer ")), Some(401));
+        assert_eq!(verdict("localhost", None, Some("Basic secret")), Some(401));
+    }
+
+    #[test]
+    fn a_foreign_host_or_origin_is_forbidden_even_with_the_token() {
+        assert_eq!(verdict("evil.example:6443", None, Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("localhost.evil.example", None, Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("localhost", Some("https://evil.example"), Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("localhost", Some("null"), Some("Bearer secret")), Some(403));
+    }
+}

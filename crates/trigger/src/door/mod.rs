@@ -1,0 +1,175 @@
+//! The source door: the only way by which a trigger reaches the network.
+//!
+//! It holds what triggers with the same endpoint and credentials share: HTTP clients with their connection pools,
+//! opened connections of other protocols, and requests in flight. In its place tests and simulations put an in-process
+//! double, under which no socket is touched.
+
+mod client;
+mod coalesce;
+mod http;
+mod share;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use tidemark_clock::Clock;
+
+use crate::{ErrorKind, Secret, SourceError};
+
+/// How the door behaves. The defaults are KEDA's where KEDA has the setting.
+#[derive(Clone, Debug)]
+pub struct DoorSettings {
+    /// Deadline of an HTTP request, body included, unless the trigger has its own. 3 s.
+    pub http_timeout: Duration,
+    /// The most bytes of a reply's body, after decompression. 16 MiB.
+    pub body_limit: usize,
+    /// How long an unused HTTP client (its pool, its roots) is kept. 10 min.
+    pub client_idle: Duration,
+    /// How long an unused connection of a pool is kept. 90 s.
+    pub connection_idle: Duration,
+    /// Certificates to trust besides those of the system.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for DoorSettings {
+    fn default() -> Self {
+        Self {
+            http_timeout: Duration::from_secs(3),
+            body_limit: 16 * 1024 * 1024,
+            client_idle: Duration::from_secs(600),
+            connection_idle: Duration::from_secs(90),
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// What makes one HTTP client differ from another. Triggers with equal profiles share a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpProfile {
+    /// Accept any certificate, whoever signed it and whatever host it names.
+    pub unsafe_ssl: bool,
+    /// PEM text of certificates to trust besides the system's.
+    pub ca: Option<Secret>,
+    /// PEM texts of the client's certificate (with its chain) and its private key.
+    pub client_cert: Option<(Secret, Secret)>,
+}
+
+/// Answers requests in place of the network.
+type Handler =
+    dyn Fn(Request<Bytes>) -> BoxFuture<'static, Result<Response<Bytes>, SourceError>> + Send + Sync + 'static;
+
+/// Where requests go.
+enum Network {
+    Real(client::Clients),
+    InProcess(Box<Handler>),
+}
+
+struct Inner {
+    clock: Clock,
+    settings: DoorSettings,
+    network: Network,
+    in_flight: coalesce::InFlight,
+    shared: share::Table,
+}
+
+/// Shared clients, deadlines and coalescing for all triggers of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Door(Arc<Inner>);
+
+impl Door {
+    /// A door to the real network.
+    pub fn new(clock: Clock, settings: DoorSettings) -> Self {
+        let clients = client::Clients::default();
+        Self::with(clock, settings, Network::Real(clients))
+    }
+
+    /// A door behind which a function answers: no socket is touched, no name resolved. What is not HTTP is refused as
+    /// unreachable. Deadlines, redirects, user info and coalescing are those of the real door.
+    pub fn in_process(
+        clock: Clock,
+        handler: impl Fn(Request<Bytes>) -> BoxFuture<'static, Result<Response<Bytes>, SourceError>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(clock, DoorSettings::default(), Network::InProcess(Box::new(handler)))
+    }
+
+    fn with(clock: Clock, settings: DoorSettings, network: Network) -> Self {
+        let inner = Inner { clock, settings, network, in_flight: Default::default(), shared: Default::default() };
+        Self(Arc::new(inner))
+    }
+
+    /// The clock that triggers read.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The settings of the door.
+    pub fn settings(&self) -> &DoorSettings {
+        &self.0.settings
+    }
+
+    /// Sends one HTTP request and reads the whole reply, whatever its status.
+    ///
+    /// User info in the URL becomes Basic authentication unless the request has an `Authorization` header. Up to 10
+    /// redirects are followed; `Authorization`, `Cookie` and headers that are marked sensitive
+    /// ([`HeaderValue::set_sensitive`](::http::HeaderValue::set_sensitive)) go only to the same host or a subdomain of
+    /// it, and never from https to http. Equal GETs in flight (profile, URL, headers, timeout) share one reply.
+    ///
+    /// `timeout` covers everything, body and redirects included; without it [`DoorSettings::http_timeout`] holds.
+    ///
+    /// # Errors
+    /// No reply was had; the message names method, host and path, and no query, user info or header.
+    pub async fn http(
+        &self,
+        profile: &HttpProfile,
+        request: Request<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Bytes>, SourceError> {
+        http::send(self, profile, request, timeout).await
+    }
+
+    /// Takes a share of what `open` opens: one value per key and type, opened once however many ask at a time, and kept
+    /// as long as somebody holds it. Whoever waits for an opening that fails gets the same error; the next to ask tries
+    /// anew. When the caller that opens is dropped, one of those that wait opens in its place.
+    ///
+    /// The key names endpoint and credentials; it is never shown.
+    ///
+    /// # Errors
+    /// Those of `open`; behind an in-process door everything is unreachable.
+    pub async fn shared<T: Send + Sync + 'static>(
+        &self,
+        key: &str,
+        open: impl Future<Output = Result<T, SourceError>> + Send,
+    ) -> Result<Arc<T>, SourceError> {
+        if let Network::InProcess(_) = self.0.network {
+            return Err(SourceError::new(ErrorKind::Unreachable, "there is no network here, only in-process HTTP"));
+        }
+        self.0.shared.get(key, open).await
+    }
+
+    /// Stops sharing a value that turned out to be broken: the next to ask opens anew. A value that was opened under
+    /// the key since is left alone.
+    pub fn forget<T: Send + Sync + 'static>(&self, key: &str, broken: &Arc<T>) {
+        self.0.shared.forget(key, broken);
+    }
+
+    /// TLS of a profile, for protocols other than HTTP: system roots, the door's extra ones and the profile's, TLS 1.2
+    /// or newer. Loading the roots costs milliseconds: ask once per connection, not per read.
+    ///
+    /// # Errors
+    /// Of kind configuration: a certificate or key that cannot be used.
+    pub fn tls(&self, profile: &HttpProfile) -> Result<rustls::ClientConfig, SourceError> {
+        tls::client_config(profile, &self.0.settings.extra_roots)
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,97 @@
+//! TLS for a profile.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_platform_verifier::Verifier;
+
+use super::HttpProfile;
+use crate::{ErrorKind, Secret, SourceError};
+
+fn configuration(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::Configuration, message)
+}
+
+/// The client side of TLS for a profile. The provider is given explicitly: no process default is relied on.
+pub fn client_config(
+    profile: &HttpProfile,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<ClientConfig, SourceError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| configuration(format!("TLS: {e}")))?;
+    let verifier: Arc<dyn ServerCertVerifier> = if profile.unsafe_ssl {
+        Arc::new(AcceptAny(provider))
+    } else {
+        let mut roots = extra_roots.to_vec();
+        if let Some(ca) = &profile.ca {
+            roots.extend(certificates(ca, "ca")?);
+        }
+        let verifier = Verifier::new_with_extra_roots(roots, provider)
+            .map_err(|e| configuration(format!("the certificates to trust cannot be used: {e}")))?;
+        Arc::new(verifier)
+    };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let Some((cert, key)) = &profile.client_cert else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(cert, "cert")?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        .map_err(|_| configuration("key holds no private key in PEM form (an encrypted key cannot be used)"))?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| configuration(format!("cert and key cannot be used: {e}")))
+}
+
+/// The certificates of a PEM text; `name` is the parameter that holds it.
+fn certificates(pem: &Secret, name: &str) -> Result<Vec<CertificateDer<'static>>, SourceError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose().as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(configuration(format!("{name} holds no certificate in PEM form"))),
+        Err(_) => Err(configuration(format!("{name} is no valid PEM text"))),
+    }
+}
+
+/// Accepts every certificate. Signatures of the handshake are checked all the same: the peer holds the key of the
+/// certificate that it shows.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,9 @@
+//! Trigger types that read HTTP endpoints of any kind.
+
+pub mod auth_modes;
+pub mod exposition;
+pub mod gjson;
+pub mod metrics_api;
+pub mod node;
+pub mod xml;
+pub mod yaml;

@@ -1,0 +1,3 @@
+//! Trigger types that read message brokers.
+
+pub mod rabbitmq;

@@ -1,0 +1,3 @@
+//! Triggers that follow the clock.
+
+pub mod cron;

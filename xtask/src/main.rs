@@ -1,0 +1,43 @@
+//! `cargo xtask`: everything a developer or the CI runs besides cargo itself.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  test [ARGS...]        set up the control plane and the services, run the tests, clean up; without ARGS all tests,
+                        otherwise `cargo test ARGS...` (for instance: test -p tidemark-operator)
+  control-plane         provide etcd, kube-apiserver, kube-controller-manager and kubectl; print their folder
+  services [NAME...]    start the servers that trigger tests need, print their addresses, run until Ctrl-C
+  check-dependencies    licences, bans, duplicates and the number of crates in the tidemark binary
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<ExitCode> {
+    let Some((task, rest)) = arguments.split_first() else {
+        print!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    };
+    match task.as_str() {
+        "test" => return xtask::test::run(rest),
+        "services" => xtask::services::run(rest)?,
+        "control-plane" | "check-dependencies" if !rest.is_empty() => bail!("{task} takes no arguments"),
+        "control-plane" => println!("{}", xtask::control_plane::provide()?.display()),
+        "check-dependencies" => xtask::dependencies::check()?,
+        "help" | "--help" | "-h" => print!("{USAGE}"),
+        unknown => bail!("there is no task {unknown:?}\n\n{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
