@@ -142,7 +142,9 @@ mod tests {
         let service = tower::service_fn(move |_: Request<Body>| {
             let failed = count.fetch_add(1, Ordering::Relaxed) < failures;
             let text = if failed { "{}" } else { r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"# };
-            let response = Response::builder().status(if failed { status } else { 200 }).body(Body::from(text.as_bytes().to_vec()));
+            let response = Response::builder()
+                .status(if failed { status } else { 200 })
+                .body(Body::from(text.as_bytes().to_vec()));
             async move { Ok::<_, Infallible>(response.expect("a status and a body make a response")) }
         });
         (guard(Client::new(service, "default"), Duration::from_secs(5)), seen)
@@ -173,7 +175,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_never_answers_is_given_up_on() {
-        let service = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+        let service =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
         let client = guard(Client::new(service, "default"), Duration::from_secs(5));
         let error = Api::<ConfigMap>::default_namespaced(client).get("a").await.unwrap_err();
         assert_eq!(

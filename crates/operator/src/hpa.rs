@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricTarget,
-    MetricSpec as HpaMetric,
+    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec as HpaMetric,
+    MetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -82,8 +82,11 @@ fn labels(object: &ScaledObject, hpa_name: &str, version_label: &str) -> BTreeMa
         ("app.kubernetes.io/part-of".to_owned(), name.clone()),
         ("app.kubernetes.io/managed-by".to_owned(), "keda-operator".to_owned()),
     ]);
-    let excluded: BTreeSet<&str> =
-        object.annotations().get(annotations::HPA_EXCLUDED_LABELS).map(|list| list.split(',').collect()).unwrap_or_default();
+    let excluded: BTreeSet<&str> = object
+        .annotations()
+        .get(annotations::HPA_EXCLUDED_LABELS)
+        .map(|list| list.split(',').collect())
+        .unwrap_or_default();
     for (key, value) in object.labels().iter().filter(|(key, _)| !excluded.contains(key.as_str())) {
         labels.insert(key.clone(), value.clone());
     }
@@ -203,7 +206,8 @@ fn foreign_keys(meta: &ObjectMeta, map: &str) -> BTreeSet<String> {
 /// A spec with the API server's defaults filled in and all quantities written alike.
 fn canonical(mut spec: HorizontalPodAutoscalerSpec) -> HorizontalPodAutoscalerSpec {
     spec.min_replicas.get_or_insert(1);
-    for target in spec.metrics.iter_mut().flatten().filter_map(|metric| metric.external.as_mut()).map(|m| &mut m.target) {
+    for target in spec.metrics.iter_mut().flatten().filter_map(|metric| metric.external.as_mut()).map(|m| &mut m.target)
+    {
         target.value.iter_mut().chain(&mut target.average_value).for_each(canonical_quantity);
     }
     if let Some(behavior) = &mut spec.behavior {

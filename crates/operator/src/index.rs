@@ -198,11 +198,10 @@ impl Index {
                 }
             }
             kind => {
-                if let Some(shared) = self.workloads.get_mut(&(kind, namespace, name)) {
-                    if shared.version.take().is_some() {
-                        let objects: Vec<_> = shared.objects.iter().cloned().collect();
-                        self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
-                    }
+                let Some(shared) = self.workloads.get_mut(&(kind, namespace, name)) else { return };
+                if shared.version.take().is_some() {
+                    let objects: Vec<_> = shared.objects.iter().cloned().collect();
+                    self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
                 }
             }
         }
@@ -353,7 +352,8 @@ impl Index {
     /// Writes the lists of users that may be wrong, once it is known which objects there are.
     fn write_dirty(&mut self) {
         let is_of_objects = |watch: &&Arc<Watch>| watch.kind == Kind::ScaledObjects;
-        let complete = self.listed.iter().filter(is_of_objects).count() == self.ctx.settings.watch_namespaces.len().max(1)
+        let complete = self.listed.iter().filter(is_of_objects).count()
+            == self.ctx.settings.watch_namespaces.len().max(1)
             && !self.listing.keys().any(|watch| is_of_objects(&watch));
         if self.dirty.is_empty() || !complete {
             return;

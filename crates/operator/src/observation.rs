@@ -81,10 +81,21 @@ pub enum Asker {
 pub enum Write {
     /// The target's replicas. `target` is its kind and name, such as `apps/v1.Deployment shop/workers`; `from` is -1
     /// where the replicas could not be read.
-    Scale { target: Arc<str>, from: i32, to: i32, cause: ScaleCause },
-    HpaCreated { name: Arc<str> },
-    HpaUpdated { name: Arc<str> },
-    HpaDeleted { name: Arc<str> },
+    Scale {
+        target: Arc<str>,
+        from: i32,
+        to: i32,
+        cause: ScaleCause,
+    },
+    HpaCreated {
+        name: Arc<str>,
+    },
+    HpaUpdated {
+        name: Arc<str>,
+    },
+    HpaDeleted {
+        name: Arc<str>,
+    },
     /// The object's own status.
     Status,
 }
@@ -131,9 +142,16 @@ pub enum Life {
     /// Polling has ended: paused, deleted.
     Stopped,
     /// A trigger was built for the first time, or anew after a change.
-    TriggerBuilt { index: usize, trigger_type: Arc<str> },
+    TriggerBuilt {
+        index: usize,
+        trigger_type: Arc<str>,
+    },
     /// A note about a trigger for the user: deprecated, unknown or ineffective parameters, missing Secrets.
-    TriggerNote { index: usize, trigger_type: Arc<str>, note: Arc<str> },
+    TriggerNote {
+        index: usize,
+        trigger_type: Arc<str>,
+        note: Arc<str>,
+    },
     /// All checks passed after they had not, or for the first time.
     Ready,
     Paused,

@@ -29,12 +29,7 @@ pub(crate) fn is_true(status: &ScaledObjectStatus, kind: &str) -> bool {
 /// A condition as it is written. Empty texts are left out.
 pub(crate) fn new_condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: text(reason),
-        message: text(message),
-    }
+    Condition { type_: kind.to_owned(), status: status.to_owned(), reason: text(reason), message: text(message) }
 }
 
 /// The condition Ready of an object that is.
@@ -109,7 +104,9 @@ fn merge_patch(old: &Value, new: &Value) -> Value {
 #[derive(Debug)]
 pub(crate) enum Written {
     /// It is there; the object's new resourceVersion.
-    Done { resource_version: String },
+    Done {
+        resource_version: String,
+    },
     /// Somebody else has written since the last read: what is there now.
     Conflict(Box<ScaledObject>),
     /// The object is gone.

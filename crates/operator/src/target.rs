@@ -43,7 +43,8 @@ pub(crate) struct Template(Box<str>);
 impl Template {
     fn of(spec: &Value) -> Self {
         let containers = spec.get("containers").and_then(Value::as_array).into_iter().flatten();
-        let containers: Vec<Value> = containers.map(|container| fields(container, &["name", "env", "envFrom"])).collect();
+        let containers: Vec<Value> =
+            containers.map(|container| fields(container, &["name", "env", "envFrom"])).collect();
         let mut kept = fields(spec, &["serviceAccountName"]);
         kept["containers"] = Value::Array(containers);
         Self(kept.to_string().into())
@@ -150,7 +151,8 @@ impl Target {
 
     /// Whether `spec.replicas` of the object is what `/scale` would say.
     fn has_plain_replicas(&self) -> bool {
-        self.resource.group == "apps" && matches!(self.resource.kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet")
+        self.resource.group == "apps"
+            && matches!(self.resource.kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet")
     }
 
     /// Group, version and kind as in `status.scaleTargetKind`: `apps/v1.Deployment`.

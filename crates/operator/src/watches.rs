@@ -96,7 +96,13 @@ where
 
 fn metadata<K>(client: &Client, kind: Kind, scope: &Option<String>) -> Changes
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = api(client, scope);
     watch(api, kind, scope, "", |object| Subject::Meta(Box::new(object.metadata)))

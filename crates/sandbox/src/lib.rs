@@ -44,10 +44,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             pods: Pods::Simulated,
-            hpa: tidemark_engine::hpa::Controls {
-                downscale_stabilization: Duration::from_secs(300),
-                tolerance: 0.1,
-            },
+            hpa: tidemark_engine::hpa::Controls { downscale_stabilization: Duration::from_secs(300), tolerance: 0.1 },
             hpa_sync_period: Duration::from_secs(15),
             pod_startup: Duration::from_secs(1),
             history: 10_000,

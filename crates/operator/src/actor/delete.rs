@@ -78,7 +78,7 @@ async fn finalize(
             Err(error) => return Err(client::describe(&error)),
         }
         match api.get_opt(&key.name).await.map_err(|error| client::describe(&error))? {
-            Some(fresh) if fresh.metadata.uid.as_deref() == Some(uid) => object = Box::new(fresh),
+            Some(fresh) if fresh.metadata.uid.as_deref() == Some(uid) => *object = fresh,
             _ => return Ok(()),
         }
     }

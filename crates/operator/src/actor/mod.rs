@@ -78,7 +78,10 @@ enum Done {
     Scaled(Box<poll::ScaleDone>),
     Status(Box<(Written, ScaledObjectStatus)>),
     /// Triggers built again to see whether their parameters have changed.
-    Rebuilt { epoch: u32, builds: Vec<(usize, BuildResult)> },
+    Rebuilt {
+        epoch: u32,
+        builds: Vec<(usize, BuildResult)>,
+    },
     Finalized(Result<(), String>),
 }
 
@@ -356,10 +359,8 @@ impl Actor {
         }
         let annotations = object.annotations();
         // A count that cannot be read pauses all the same; the reconcile reports it.
-        self.controls = controls::read(annotations).unwrap_or_else(|_| Controls {
-            paused: controls::needs_pause(annotations),
-            ..Controls::default()
-        });
+        self.controls = controls::read(annotations)
+            .unwrap_or_else(|_| Controls { paused: controls::needs_pause(annotations), ..Controls::default() });
     }
 
     fn on_hpa(&mut self, view: Box<HpaView>) {
@@ -470,5 +471,42 @@ impl Actor {
 
     fn tell_error(&self, stage: Stage, message: impl Into<Arc<str>>) {
         self.tell(What::Error { stage, message: message.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<F>(
+        _: impl FnOnce(
+            Arc<Context>,
+            Arc<Entry>,
+            Box<ScaledObject>,
+            Duration,
+            UnboundedReceiver<Message>,
+            CancellationToken,
+        ) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_object_at_rest_is_small() {
+        assert!(size_of::<Message>() <= 16, "{} bytes", size_of::<Message>());
+        assert!(future_size(run) <= 3072, "{} bytes", future_size(run));
+        assert!(size_of::<Slot>() <= 256, "{} bytes", size_of::<Slot>());
+    }
+
+    #[test]
+    fn repeats_come_ever_later_up_to_a_minute() {
+        let mut retry = Retry::default();
+        for _ in 0..40 {
+            retry.after_failure();
+        }
+        assert!(retry.at.unwrap() <= Instant::now() + LONGEST_RETRY);
+        retry.settled();
+        retry.after_failure();
+        assert!(retry.at.unwrap() <= Instant::now() + FIRST_RETRY);
     }
 }

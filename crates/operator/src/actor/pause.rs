@@ -44,7 +44,8 @@ impl Reconcile {
     pub(super) async fn pause(&mut self, object: &ScaledObject) -> Result<(), CheckFailure> {
         let name = self.hpa_name.clone().unwrap_or_else(|| object.wanted_hpa_name());
         self.delete_hpa(&name, object).await.map_err(|error| refused(STEP_HPA, &error))?;
-        let resolved = self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &object.spec.scale_target_ref).await;
+        let resolved =
+            self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &object.spec.scale_target_ref).await;
         let wanted = controls::paused_replicas(object.annotations()).map_err(|error| refused(STEP_SCALE, &error))?;
         if let Some(to) = wanted {
             let target = resolved.as_ref().map_err(|error| refused(STEP_SCALE, error))?;

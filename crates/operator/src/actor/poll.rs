@@ -231,11 +231,7 @@ impl Actor {
         let trigger_type = &slot.trigger_type;
         self.tell_life(Life::TriggerBuilt { index, trigger_type: trigger_type.clone() });
         for note in built.trigger.notes().iter().chain(built.missing.iter()) {
-            self.tell_life(Life::TriggerNote {
-                index,
-                trigger_type: trigger_type.clone(),
-                note: note.as_str().into(),
-            });
+            self.tell_life(Life::TriggerNote { index, trigger_type: trigger_type.clone(), note: note.as_str().into() });
         }
     }
 

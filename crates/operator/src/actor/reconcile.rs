@@ -196,9 +196,9 @@ impl Actor {
         let mut old = std::mem::take(&mut self.slots).into_iter().map(Some).collect::<Vec<_>>();
         let spec = self.spec.clone();
         for (index, (trigger, build)) in spec.triggers.iter().zip(builds).enumerate() {
-            let kept = old.get_mut(index).and_then(|slot| {
-                slot.take_if(|slot| unchanged && build.as_ref().is_ok_and(|built| slot.is(built)))
-            });
+            let kept = old
+                .get_mut(index)
+                .and_then(|slot| slot.take_if(|slot| unchanged && build.as_ref().is_ok_and(|built| slot.is(built))));
             let Some(kept) = kept else {
                 let failed_before = old.get(index).and_then(Option::as_ref).and_then(|slot| slot.built.as_ref().err());
                 let news = build.as_ref().err().filter(|error| failed_before != Some(*error)).cloned();
@@ -261,12 +261,10 @@ impl Actor {
                 }
             }
         }
-        if self.controls.paused {
-            if let Some(replicas) = done.paused_replicas {
-                self.replicas = Some(replicas);
-                if self.status.paused_replica_count != Some(replicas) {
-                    self.status_mut().paused_replica_count = Some(replicas);
-                }
+        if let Some(replicas) = done.paused_replicas.filter(|_| self.controls.paused) {
+            self.replicas = Some(replicas);
+            if self.status.paused_replica_count != Some(replicas) {
+                self.status_mut().paused_replica_count = Some(replicas);
             }
         }
         if object.spec.fallback.is_none() {
@@ -391,7 +389,12 @@ impl Reconcile {
     }
 
     /// Sees to it that the HPA is there and looks as it must.
-    async fn ensure_hpa(&mut self, object: &ScaledObject, target: &Target, metrics: &[MetricSpec]) -> Result<(), String> {
+    async fn ensure_hpa(
+        &mut self,
+        object: &ScaledObject,
+        target: &Target,
+        metrics: &[MetricSpec],
+    ) -> Result<(), String> {
         let mut names = BTreeSet::new();
         if let Some(twice) = metrics.iter().find(|metric| !names.insert(metric.name().to_lowercase())) {
             return Err(format!("metric name {} is used by more than one trigger", twice.name()));
@@ -444,7 +447,10 @@ impl Reconcile {
             return Ok(());
         }
         let uid = found.metadata.uid.clone();
-        let params = DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid, resource_version: None }),
+            ..DeleteParams::default()
+        };
         match api.delete(name, &params).await {
             Err(error) if client::is_absent(&error) => Ok(()),
             result => self.told(Write::HpaDeleted { name: name.into() }, result.map(drop)),
@@ -493,10 +499,9 @@ fn check_triggers(spec: &ScaledObjectSpec) -> Result<(), String> {
         if trigger.use_cached_metrics == Some(true) && matches!(trigger.type_.as_str(), "cpu" | "memory" | "cron") {
             return Err(format!("property \"useCachedMetrics\" is not supported for \"{}\" trigger", trigger.type_));
         }
-        if let Some(name) = trigger.name.as_deref().filter(|name| !name.is_empty()) {
-            if !names.insert(name) {
-                return Err(format!("triggerName \"{name}\" is defined multiple times, but it must be unique"));
-            }
+        let name = trigger.name.as_deref().filter(|name| !name.is_empty());
+        if let Some(name) = name.filter(|name| !names.insert(*name)) {
+            return Err(format!("triggerName \"{name}\" is defined multiple times, but it must be unique"));
         }
     }
     Ok(())

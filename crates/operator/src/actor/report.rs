@@ -1,7 +1,7 @@
 //! What the actor says of itself: its status on the API server, and its snapshot.
 
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use jiff::{Timestamp, TimestampRound, RoundMode, Unit};
 use tidemark_api::scaled_object::TriggerActivity;
 use tidemark_api::{Condition, ScaledObjectStatus};
 use tidemark_engine::activation::Decision;
@@ -108,9 +108,7 @@ impl Actor {
         self.writing_status = true;
         let (client, key) = (self.ctx.client.clone(), self.key.clone());
         let (version, sent) = (self.resource_version.clone(), self.status.clone());
-        self.start(async move {
-            Done::Status(Box::new((status::write(client, &key, &version, patch).await, sent)))
-        });
+        self.start(async move { Done::Status(Box::new((status::write(client, &key, &version, patch).await, sent))) });
     }
 
     pub(super) fn on_status_written(&mut self, (written, sent): (Written, ScaledObjectStatus)) {

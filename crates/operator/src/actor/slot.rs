@@ -85,10 +85,9 @@ impl Slot {
         let fresh = self.fresh(interval, now).map(|(readings, _)| readings);
         let outcome = |position: usize| match (&self.last, fresh) {
             (Last::Failed { error, .. }, _) => Outcome::Failed { error: error.to_string().into() },
-            (_, Some(readings)) => readings.get(position).map_or(Outcome::Unknown, |reading| Outcome::Read {
-                value: reading.value,
-                active: reading.active,
-            }),
+            (_, Some(readings)) => readings
+                .get(position)
+                .map_or(Outcome::Unknown, |reading| Outcome::Read { value: reading.value, active: reading.active }),
             _ => Outcome::Unknown,
         };
         let metrics = built.trigger.metrics().iter().enumerate();

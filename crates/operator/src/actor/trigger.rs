@@ -50,14 +50,14 @@ impl Parts {
     /// Resolves authentication and environment and parses the trigger. Nothing outside the API server is contacted.
     pub(crate) async fn build(&self, index: usize) -> BuildResult {
         let trigger = &self.spec.triggers[index];
-        let failure = |error: &dyn Display| -> Arc<str> {
-            format!("trigger {index} ({}): {error}", trigger.type_).into()
-        };
+        let failure =
+            |error: &dyn Display| -> Arc<str> { format!("trigger {index} ({}): {error}", trigger.type_).into() };
         let pod = self.template.as_ref().filter(|_| needs_resolution(trigger)).and_then(Template::pod_spec);
         let resolver = if self.fresh { &self.ctx.resolver } else { &self.ctx.refresher };
         let mut env = BTreeMap::new();
         if let (true, Some(pod)) = (needs_environment(trigger), &pod) {
-            let container = self.spec.scale_target_ref.env_source_container_name.as_deref().filter(|name| !name.is_empty());
+            let container =
+                self.spec.scale_target_ref.env_source_container_name.as_deref().filter(|name| !name.is_empty());
             let resolved = resolver.container_env(&self.key.namespace, pod, container).await;
             env = resolved.map_err(|error| failure(&error))?;
         }

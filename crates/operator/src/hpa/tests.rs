@@ -93,8 +93,7 @@ fn one_way_pauses_switch_a_direction_off_and_leave_the_rest() {
     let configured = object(|o| {
         let behavior = serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 60}})).unwrap();
         let config = HpaConfig { behavior: Some(behavior), name: None };
-        o.spec.advanced =
-            Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
+        o.spec.advanced = Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
     });
     let controls = Controls { scale_in_paused: true, ..Controls::default() };
     let behavior = wanted_by(&configured, controls).spec.behavior.unwrap();
@@ -119,8 +118,7 @@ fn defaults_of_the_api_server_are_no_difference() {
     let configured = object(|o| {
         let behavior = serde_json::from_value(json!({"scaleUp": {"stabilizationWindowSeconds": 10}})).unwrap();
         let config = HpaConfig { behavior: Some(behavior), name: None };
-        o.spec.advanced =
-            Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
+        o.spec.advanced = Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
     });
     let wanted = wanted_by(&configured, Controls::default());
     let found = stored(&wanted, |value| {
@@ -175,7 +173,8 @@ fn a_foreign_hpa_of_the_same_name_is_taken_over() {
     let wanted = wanted_by(&object(|_| {}), Controls::default());
     let foreign = stored(&wanted, |value| {
         value["metadata"]["labels"] = json!({});
-        value["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "y"}]);
+        value["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "y"}]);
     });
     let update = update(&foreign, &wanted).unwrap();
     assert_eq!(update.metadata.owner_references, wanted.metadata.owner_references);

@@ -46,7 +46,8 @@ async fn paused_replicas_holds_the_target_at_its_count() {
     let world = World::new().await;
     world.source.says("queue", Says::Value(0.0));
     world.deployment("workers", 1).await;
-    world.object("workers", |o| o["metadata"]["annotations"] = json!({"autoscaling.keda.sh/paused-replicas": "4"}))
+    world
+        .object("workers", |o| o["metadata"]["annotations"] = json!({"autoscaling.keda.sh/paused-replicas": "4"}))
         .await;
     world.pass(2).await;
     assert_eq!(world.replicas("workers").await, 4);
@@ -68,7 +69,8 @@ async fn one_way_pauses_hold_one_direction_only() {
     let world = World::new().await;
     world.source.says("queue", Says::Value(5.0));
     world.deployment("workers", 0).await;
-    world.object("workers", |o| o["metadata"]["annotations"] = json!({"autoscaling.keda.sh/paused-scale-out": "true"}))
+    world
+        .object("workers", |o| o["metadata"]["annotations"] = json!({"autoscaling.keda.sh/paused-scale-out": "true"}))
         .await;
     world.pass(30).await;
     assert_eq!(world.replicas("workers").await, 0);

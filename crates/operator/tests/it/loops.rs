@@ -56,10 +56,11 @@ async fn a_bad_trigger_is_named_and_disturbs_no_other_object() {
     world.source.says("queue", Says::Value(5.0));
     world.deployment("good", 0).await;
     world.deployment("bad", 0).await;
-    world.object("bad", |o| {
-        o["spec"]["triggers"][0]["metadata"].as_object_mut().unwrap().remove("url");
-    })
-    .await;
+    world
+        .object("bad", |o| {
+            o["spec"]["triggers"][0]["metadata"].as_object_mut().unwrap().remove("url");
+        })
+        .await;
     world.object("good", |_| {}).await;
     world.pass(30).await;
     let ready = world.condition("bad", "Ready").await;
@@ -155,11 +156,12 @@ async fn a_missing_secret_is_named_and_taken_up_when_it_appears() {
 async fn a_parameter_may_come_from_the_environment_of_the_target_and_follows_its_changes() {
     let world = World::new().await;
     world.source.says("queue", Says::Guarded("one", 0.0));
-    world.create::<TriggerAuthentication>(json!({
-        "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "auth"},
-        "spec": {"env": [{"parameter": "token", "name": "TOKEN"}]},
-    }))
-    .await;
+    world
+        .create::<TriggerAuthentication>(json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "auth"},
+            "spec": {"env": [{"parameter": "token", "name": "TOKEN"}]},
+        }))
+        .await;
     world.deployment("workers", 0).await;
     world.object("workers", guarded).await;
     world.pass(5).await;
@@ -183,9 +185,8 @@ async fn a_rotated_secret_is_taken_up_within_the_refresh_time_though_no_read_fai
     world.object("workers", guarded).await;
     world.pass(15).await;
     world.secret("token", "token", "two").await;
-    let builds = |world: &World| {
-        world.log().iter().filter(|o| matches!(o.what, What::Life(Life::TriggerBuilt { .. }))).count()
-    };
+    let builds =
+        |world: &World| world.log().iter().filter(|o| matches!(o.what, What::Life(Life::TriggerBuilt { .. }))).count();
     world.pass(280).await;
     assert_eq!(builds(&world), 1);
     world.pass(10).await;

@@ -1,5 +1,6 @@
 //! The operator over the sandbox, in virtual time.
 
+mod faults;
 mod life;
 mod loops;
 mod metrics;

@@ -71,7 +71,10 @@ async fn errors_are_told_in_the_words_that_tools_know() {
         async move { handle.metric("default", object, metric).await.unwrap_err().to_string() }
     };
     let prefix = "error when getting metric values ";
-    assert_eq!(error("none", "x").await, format!("{prefix}error getting scalers ScaledObject.keda.sh \"none\" not found"));
+    assert_eq!(
+        error("none", "x").await,
+        format!("{prefix}error getting scalers ScaledObject.keda.sh \"none\" not found")
+    );
     assert_eq!(error("workers", "s9-x").await, format!("{prefix}no matching metrics found for s9-x"));
     assert!(error("workers", METRIC).await.starts_with(&format!("{prefix}metric:{METRIC} encountered error")));
     assert!(error("broken", "s0-x").await.starts_with(&format!("{prefix}error getting scalers ")));

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use http::{Request, Response};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +31,7 @@ use tidemark_serving::front_proxy::Access;
 use tidemark_trigger::{Door, ErrorKind, SourceError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, ServiceExt};
 
 /// What the event source says to requests for a path.
 #[derive(Clone, Debug)]
@@ -105,11 +109,93 @@ impl MetricsSource for Metrics {
     }
 }
 
+/// What goes wrong with a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It is answered with this status, and not passed on.
+    Status(u16),
+    /// It is never answered, nor passed on.
+    Hang,
+}
+
+/// Faults between the operator and the API server. Cheap to clone; clones are the same.
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Mutex<FaultTable>>);
+
+#[derive(Default)]
+struct FaultTable {
+    /// Method, part of the path, fault, and how often yet.
+    rules: Vec<(String, String, Fault, u32)>,
+    requests: Vec<String>,
+    watches: CancellationToken,
+}
+
+impl Faults {
+    /// The next `times` requests with that method and that part in their path (and query) fail.
+    pub fn add(&self, method: &str, part: &str, fault: Fault, times: u32) {
+        self.0.lock().unwrap().rules.push((method.to_owned(), part.to_owned(), fault, times));
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().unwrap().rules.clear();
+    }
+
+    /// Ends all running watches.
+    pub fn cut_watches(&self) {
+        std::mem::take(&mut self.0.lock().unwrap().watches).cancel();
+    }
+
+    /// Requests so far, as `METHOD path?query`.
+    pub fn requests(&self) -> Vec<String> {
+        self.0.lock().unwrap().requests.clone()
+    }
+
+    fn meet(&self, request: &Request<Body>) -> Option<Fault> {
+        let mut table = self.0.lock().unwrap();
+        let (method, target) = (request.method().to_string(), request.uri().to_string());
+        table.requests.push(format!("{method} {target}"));
+        let rule = table.rules.iter_mut().find(|rule| rule.0 == method && target.contains(&rule.1) && rule.3 > 0)?;
+        rule.3 -= 1;
+        Some(rule.2)
+    }
+
+    fn client(&self, sandbox: &Sandbox) -> Client {
+        let (faults, service) = (self.clone(), sandbox.service());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (faults, service) = (faults.clone(), service.clone());
+            async move {
+                let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let cut = faults.0.lock().unwrap().watches.clone();
+                match faults.meet(&request) {
+                    Some(Fault::Hang) => std::future::pending::<()>().await,
+                    Some(Fault::Status(status)) => {
+                        let text = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                            "message": "a fault", "reason": if status == 409 { "Conflict" } else { "Fault" }, "code": status});
+                        let body = Full::new(Bytes::from(text.to_string())).map_err(BoxError::from).boxed_unsync();
+                        return Ok::<_, BoxError>(Response::builder().status(status).body(body)?);
+                    }
+                    None => {}
+                }
+                let (parts, body) = service.oneshot(request).await?.into_parts();
+                let frames = TryStreamExt::map_err(BodyStream::new(body), BoxError::from);
+                let body = match watch {
+                    true => StreamBody::new(frames.take_until(cut.cancelled_owned())).boxed_unsync(),
+                    false => StreamBody::new(frames).boxed_unsync(),
+                };
+                Ok(Response::from_parts(parts, body))
+            }
+        });
+        Client::new(service, "default")
+    }
+}
+
 pub struct World {
     pub clock: Clock,
     pub sandbox: Sandbox,
     pub client: Client,
     pub source: Source,
+    /// What goes wrong between the operator and the API server.
+    pub faults: Faults,
     pub operator: Running,
     settings: Settings,
     shutdown: CancellationToken,
@@ -134,12 +220,12 @@ impl World {
         let sandbox = Sandbox::new(clock, Options::default());
         sandbox.install_crds(&tidemark_api::crds()).unwrap();
         let client = sandbox.client();
-        let source = Source::default();
-        let operator = start(&sandbox, clock, &source, settings.clone());
+        let (source, faults) = (Source::default(), Faults::default());
+        let operator = start(&sandbox, clock, &source, &faults, settings.clone());
         let shutdown = CancellationToken::new();
         let (running, token) = (sandbox.clone(), shutdown.clone());
         let controllers = tokio::spawn(async move { running.run(token).await });
-        let world = Self { clock, sandbox, client, source, operator, settings, shutdown, controllers };
+        let world = Self { clock, sandbox, client, source, faults, operator, settings, shutdown, controllers };
         world.pass(1).await;
         world
     }
@@ -160,7 +246,7 @@ impl World {
     }
 
     pub fn start_operator(&mut self) {
-        self.operator = start(&self.sandbox, self.clock, &self.source, self.settings.clone());
+        self.operator = start(&self.sandbox, self.clock, &self.source, &self.faults, self.settings.clone());
     }
 
     /// Ends all; what ran must end by itself.
@@ -300,10 +386,10 @@ impl World {
     }
 }
 
-fn start(sandbox: &Sandbox, clock: Clock, source: &Source, settings: Settings) -> Running {
+fn start(sandbox: &Sandbox, clock: Clock, source: &Source, faults: &Faults, settings: Settings) -> Running {
     let answers = source.clone();
     let door = Door::in_process(clock, move |request| answers.answer(request));
-    let (operator, handle) = Operator::new(sandbox.client(), door, settings);
+    let (operator, handle) = Operator::new(faults.client(sandbox), door, settings);
     let metrics = ExternalMetrics::new(Arc::new(Metrics(handle.clone())), Access::Open);
     sandbox.mount("external.metrics.k8s.io", "v1beta1", metrics);
     let (stop, log) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));

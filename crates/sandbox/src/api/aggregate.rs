@@ -29,9 +29,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    BoxCloneSyncService::new(service.map_response(|response: Response<B>| {
-        response.map(|body| UnsyncBoxBody::new(body.map_err(Into::into)))
-    }))
+    BoxCloneSyncService::new(
+        service.map_response(|response: Response<B>| response.map(|body| UnsyncBoxBody::new(body.map_err(Into::into)))),
+    )
 }
 
 /// Mounts an API and shows it as an APIService.

@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_waiting_container_tells_more_than_the_phase() {
-        let state = |container: Value| pod_state(&json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
+        let state =
+            |container: Value| pod_state(&json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
         assert_eq!(state(json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}})), "CrashLoopBackOff");
         assert_eq!(state(json!({"state": {"terminated": {"exitCode": 3}}})), "ExitCode:3");
         assert_eq!(state(json!({"state": {"running": {}}})), "Pending");

@@ -49,7 +49,9 @@ pub(super) fn validate(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
         let detail = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &value["metadata"]["name"], detail));
     }
-    for (field, value) in [("spec.group", &group), ("spec.names.plural", &plural), ("spec.names.kind", &text(&spec["names"], "kind"))] {
+    for (field, value) in
+        [("spec.group", &group), ("spec.names.plural", &plural), ("spec.names.kind", &text(&spec["names"], "kind"))]
+    {
         if value.is_empty() {
             causes.push(Cause::required(field, ""));
         }
@@ -163,9 +165,7 @@ pub(super) fn establish(value: &mut Value, now: Timestamp) {
         .collect();
     let since = value["status"]["conditions"][0]["lastTransitionTime"].as_str().map(str::to_owned);
     let since = since.unwrap_or_else(|| super::seconds(now));
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since})
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
     value["status"] = json!({
         "conditions": [
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
@@ -183,7 +183,9 @@ pub(super) fn warnings(resources: &[Resource]) -> Vec<String> {
         let Form::Custom(form) = &resource.form else { continue };
         let mut rules = Vec::new();
         form.schema.unevaluated(&mut rules);
-        warnings.extend(rules.iter().map(|rule| format!("{}: the sandbox does not evaluate the rule {rule:?}", resource.kind)));
+        warnings.extend(
+            rules.iter().map(|rule| format!("{}: the sandbox does not evaluate the rule {rule:?}", resource.kind)),
+        );
     }
     warnings
 }

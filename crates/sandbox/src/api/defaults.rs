@@ -102,7 +102,9 @@ fn container(container: &mut Value) {
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(name) else { continue };
-        for (field, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        for (field, default) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
             fill(probe, field, default);
         }
         if let Some(get) = probe.get_mut("httpGet") {
@@ -245,7 +247,8 @@ mod tests {
 
     #[test]
     fn only_the_latest_image_is_always_pulled() {
-        let policy = |image: &str| deployment_of(image)["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"].clone();
+        let policy =
+            |image: &str| deployment_of(image)["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"].clone();
         assert_eq!(policy("nginx"), "Always");
         assert_eq!(policy("host:5000/nginx"), "Always");
         assert_eq!(policy("nginx:latest"), "Always");

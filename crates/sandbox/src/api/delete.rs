@@ -49,7 +49,9 @@ pub(crate) fn delete(
     let found = world.store.get(&call.resource.collection, call.namespace, name).cloned();
     let object = found.ok_or_else(|| call.resource.not_found(name))?;
     check(call.resource, &object, &options.preconditions)?;
-    let propagation = options.propagation()?;
+    // Jobs leave their pods behind unless told otherwise: old, and kept by every Kubernetes.
+    let orphans = &*call.resource.collection == "jobs.batch";
+    let propagation = options.propagation()?.or(orphans.then_some(Propagation::Orphan));
     if rehearsal {
         return Ok(Deleted::Gone(object));
     }
@@ -261,9 +263,7 @@ mod tests {
 
     #[test]
     fn only_a_placed_and_running_pod_needs_grace() {
-        let pod = |node: Value, phase: &str| {
-            json!({"metadata": {}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 7}, "status": {"phase": phase}})
-        };
+        let pod = |node: Value, phase: &str| json!({"metadata": {}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 7}, "status": {"phase": phase}});
         assert_eq!(pod_grace(&pod(Value::Null, "Running"), None), 0);
         assert_eq!(pod_grace(&pod(json!("n"), "Failed"), None), 0);
         assert_eq!(pod_grace(&pod(json!("n"), "Running"), None), 7);

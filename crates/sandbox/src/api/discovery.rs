@@ -118,7 +118,8 @@ pub(super) fn aggregated(world: &World, core: bool, mounted: &BTreeMap<(String, 
     let items: Vec<_> = groups
         .iter()
         .map(|(name, versions)| {
-            let versions: Vec<_> = versions.iter().map(|version| aggregated_version(world, name, version, mounted)).collect();
+            let versions: Vec<_> =
+                versions.iter().map(|version| aggregated_version(world, name, version, mounted)).collect();
             let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
             json!({"metadata": metadata, "versions": versions})
         })
@@ -128,15 +129,12 @@ pub(super) fn aggregated(world: &World, core: bool, mounted: &BTreeMap<(String, 
     })
 }
 
-fn aggregated_version(
-    world: &World,
-    group: &str,
-    version: &str,
-    mounted: &BTreeMap<(String, String), Value>,
-) -> Value {
+fn aggregated_version(world: &World, group: &str, version: &str, mounted: &BTreeMap<(String, String), Value>) -> Value {
     let mut resources: Vec<_> = world.catalogue.of(group, version).map(|resource| discovered(resource)).collect();
     if let Some(list) = mounted.get(&(group.to_owned(), version.to_owned())) {
-        resources.extend(list["resources"].as_array().into_iter().flatten().filter_map(|entry| foreign(entry, group, version)));
+        resources.extend(
+            list["resources"].as_array().into_iter().flatten().filter_map(|entry| foreign(entry, group, version)),
+        );
     }
     json!({"version": version, "freshness": "Current", "resources": resources})
 }

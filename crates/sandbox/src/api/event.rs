@@ -22,7 +22,18 @@ pub(super) const SELECTABLE: &[&str] = &[
 ];
 
 pub(super) const COLUMNS: Columns = Columns {
-    names: &["Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message", "+First Seen", "+Count", "+Name"],
+    names: &[
+        "Last Seen",
+        "Type",
+        "Reason",
+        "Object",
+        "+Subobject",
+        "+Source",
+        "Message",
+        "+First Seen",
+        "+Count",
+        "+Name",
+    ],
     cells,
 };
 

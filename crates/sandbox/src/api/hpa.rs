@@ -138,7 +138,12 @@ fn metric_at(metric: &Value, place: &str, causes: &mut Vec<Cause>) {
                 causes.push(Cause::required(format!("{place}.name"), "must specify a resource name"));
             }
         }
-        _ => path_segment(&source["metric"]["name"], &format!("{place}.metric.name"), "must specify a metric name", causes),
+        _ => path_segment(
+            &source["metric"]["name"],
+            &format!("{place}.metric.name"),
+            "must specify a metric name",
+            causes,
+        ),
     }
     if *kind == "ContainerResource" && source["container"].as_str().is_none_or(str::is_empty) {
         causes.push(Cause::required(format!("{place}.container"), "must specify a container"));
@@ -253,10 +258,13 @@ mod tests {
         value["spec"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": 60}});
         default(&mut value);
         let behavior = &value["spec"]["behavior"];
-        assert_eq!(behavior["scaleDown"], json!({
-            "stabilizationWindowSeconds": 60, "selectPolicy": "Max",
-            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
-        }));
+        assert_eq!(
+            behavior["scaleDown"],
+            json!({
+                "stabilizationWindowSeconds": 60, "selectPolicy": "Max",
+                "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+            })
+        );
         assert_eq!(behavior["scaleUp"]["stabilizationWindowSeconds"], 0);
         assert_eq!(behavior["scaleUp"]["policies"].as_array().unwrap().len(), 2);
     }
@@ -273,11 +281,16 @@ mod tests {
         assert!(target(json!({"type": "AverageValue", "averageValue": "0"})).contains("must be positive"));
         assert!(target(json!({"type": "AverageValue"})).contains("must set one of"));
         assert!(target(json!({"type": "Value", "value": "1", "averageValue": "1"})).contains("may not set both"));
-        assert!(refusals(|spec| spec["metrics"][0]["external"]["metric"]["name"] = json!("a/b")).contains("may not contain"));
+        assert!(
+            refusals(|spec| spec["metrics"][0]["external"]["metric"]["name"] = json!("a/b"))
+                .contains("may not contain")
+        );
         assert!(refusals(|spec| spec["maxReplicas"] = json!(0)).contains("must be set and greater than 0"));
         assert!(refusals(|spec| spec["minReplicas"] = json!(11)).contains("`minReplicas`"));
         assert!(refusals(|spec| spec["minReplicas"] = json!(0)).contains("or equal to 1"));
-        assert!(refusals(|spec| spec["behavior"] = json!({"scaleUp": {"policies": []}})).contains("at least one Policy"));
+        assert!(
+            refusals(|spec| spec["behavior"] = json!({"scaleUp": {"policies": []}})).contains("at least one Policy")
+        );
         let window = json!({"scaleDown": {"stabilizationWindowSeconds": 3601}});
         assert!(refusals(|spec| spec["behavior"] = window).contains("3600"));
         assert!(refusals(|spec| spec["scaleTargetRef"]["apiVersion"] = json!("v1")).contains("API group"));

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::selector::plain_text;
+
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JsonPath(Vec<Step>);
@@ -56,7 +58,7 @@ impl Step {
             Self::Where { path, value: wanted } => {
                 let holds = |item: &&Value| {
                     let found = path.iter().fold(*item, |value, key| &value[key]);
-                    found.as_str() == Some(wanted) || found.to_string() == *wanted
+                    plain_text(found) == *wanted
                 };
                 value.as_array().into_iter().flatten().filter(holds).collect()
             }

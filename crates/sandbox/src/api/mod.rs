@@ -16,6 +16,7 @@ mod jsonpath;
 mod negotiate;
 mod openapi;
 mod patch;
+mod protobuf;
 mod query;
 mod read;
 mod resource;

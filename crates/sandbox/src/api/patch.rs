@@ -53,8 +53,15 @@ impl Patch {
 /// The field by which items of a list are the same; lists without one are replaced whole.
 fn merge_key(field: &str, items: &[Value]) -> Option<&'static str> {
     match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" | "imagePullSecrets" | "secrets"
-        | "resourceClaims" | "schedulingGates" => Some("name"),
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "env"
+        | "volumes"
+        | "imagePullSecrets"
+        | "secrets"
+        | "resourceClaims"
+        | "schedulingGates" => Some("name"),
         "volumeMounts" => Some("mountPath"),
         "volumeDevices" => Some("devicePath"),
         "hostAliases" | "podIPs" | "hostIPs" => Some("ip"),
@@ -203,7 +210,9 @@ mod tests {
 
     #[test]
     fn media_types_decide() {
-        let code = |media: &str, builtin| Patch::parse(media, b"{}", builtin).map(|_| ()).map_err(|failure| failure.code().as_u16());
+        let code = |media: &str, builtin| {
+            Patch::parse(media, b"{}", builtin).map(|_| ()).map_err(|failure| failure.code().as_u16())
+        };
         assert_eq!(code("application/merge-patch+json", false), Ok(()));
         assert_eq!(code("application/strategic-merge-patch+json", true), Ok(()));
         assert_eq!(code("application/strategic-merge-patch+json", false), Err(415));

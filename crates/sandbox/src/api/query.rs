@@ -142,9 +142,9 @@ fn field_validation(value: &str) -> Result<FieldValidation, Failure> {
         "Ignore" => Ok(FieldValidation::Ignore),
         "Warn" | "" => Ok(FieldValidation::Warn),
         "Strict" => Ok(FieldValidation::Strict),
-        other => Err(Failure::bad_request(format!(
-            "invalid fieldValidation {other:?}: expected Ignore, Warn or Strict"
-        ))),
+        other => {
+            Err(Failure::bad_request(format!("invalid fieldValidation {other:?}: expected Ignore, Warn or Strict")))
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Route<'a> {
     Group(Cow<'a, str>),
     /// `/api/v1`, `/apis/GROUP/VERSION`
     Resources { group: Cow<'a, str>, version: Cow<'a, str> },
+    /// `/openapi/v2`
+    OpenApiTwo,
     /// `/openapi/v3`
     OpenApi,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
@@ -50,13 +52,10 @@ impl Route<'_> {
             ["version"] => Route::Version,
             ["api"] => Route::CoreVersions,
             ["apis"] => Route::Groups,
+            ["openapi", "v2"] => Route::OpenApiTwo,
             ["openapi", "v3"] => Route::OpenApi,
-            ["openapi", "v3", "api", _] => {
-                Route::OpenApiOf { group: Cow::Borrowed(""), version: parts[3].clone() }
-            }
-            ["openapi", "v3", "apis", _, _] => {
-                Route::OpenApiOf { group: parts[3].clone(), version: parts[4].clone() }
-            }
+            ["openapi", "v3", "api", _] => Route::OpenApiOf { group: Cow::Borrowed(""), version: parts[3].clone() },
+            ["openapi", "v3", "apis", _, _] => Route::OpenApiOf { group: parts[3].clone(), version: parts[4].clone() },
             ["apis", _] => Route::Group(parts[1].clone()),
             ["api", _, ..] => resources(Cow::Borrowed(""), &parts[1..]),
             ["apis", _, _, ..] => resources(parts[1].clone(), &parts[2..]),

@@ -75,7 +75,17 @@ pub(crate) const ROWS: &[Row] = &[
         birth: defaults::new_pod,
         validate: validation::pod,
         columns: Columns {
-            names: &["Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates"],
+            names: &[
+                "Name",
+                "Ready",
+                "Status",
+                "Restarts",
+                "Age",
+                "+IP",
+                "+Node",
+                "+Nominated Node",
+                "+Readiness Gates",
+            ],
             cells: cells::pod,
         },
         ..PLAIN
@@ -195,10 +205,7 @@ pub(crate) const ROWS: &[Row] = &[
         decode: typed::<apps::v1::StatefulSet>,
         default: defaults::stateful_set,
         validate: validation::workload,
-        columns: Columns {
-            names: &["Name", "Ready", "Age", "+Containers", "+Images"],
-            cells: cells::stateful_set,
-        },
+        columns: Columns { names: &["Name", "Ready", "Age", "+Containers", "+Images"], cells: cells::stateful_set },
         ..PLAIN
     },
     Row {

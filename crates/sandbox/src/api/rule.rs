@@ -8,14 +8,17 @@ use serde_json::Value;
 pub(crate) struct Rule {
     pub text: String,
     pub message: String,
-    check: Option<fn(&Value) -> bool>,
+    check: Option<Check>,
 }
+
+/// Whether a value obeys.
+type Check = fn(&Value) -> bool;
 
 /// `maxReplicaCount` when unset.
 const DEFAULT_MAX_REPLICAS: i64 = 100;
 
 /// Rules and what they mean.
-const KNOWN: &[(&str, fn(&Value) -> bool)] = &[(
+const KNOWN: &[(&str, Check)] = &[(
     "!has(self.minReplicaCount) || self.minReplicaCount <= (has(self.maxReplicaCount) ? self.maxReplicaCount : 100)",
     |spec| {
         let max = spec["maxReplicaCount"].as_i64().unwrap_or(DEFAULT_MAX_REPLICAS);

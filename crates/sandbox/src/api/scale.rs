@@ -33,7 +33,12 @@ pub(super) fn of(paths: &ScalePaths, object: &Value) -> Value {
 
 /// The object with the replicas of a Scale. The Scale's resource version, if it has one, goes along and is checked
 /// by the update.
-pub(super) fn applied(resource: &Resource, paths: &ScalePaths, object: &Value, scale: &Value) -> Result<Value, Failure> {
+pub(super) fn applied(
+    resource: &Resource,
+    paths: &ScalePaths,
+    object: &Value,
+    scale: &Value,
+) -> Result<Value, Failure> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     if !matches!(scale["kind"].as_str(), None | Some("Scale")) {
         return Err(Failure::bad_request(format!("expected a Scale, got {}", scale["kind"])));

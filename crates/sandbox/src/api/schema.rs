@@ -109,7 +109,9 @@ impl Schema {
             preserve: value["x-kubernetes-preserve-unknown-fields"] == true,
             embedded: value["x-kubernetes-embedded-resource"] == true,
             properties: properties
-                .map(|(name, property)| (name.clone(), Self::read(property, &format!("{place}.properties[{name}]"), causes)))
+                .map(|(name, property)| {
+                    (name.clone(), Self::read(property, &format!("{place}.properties[{name}]"), causes))
+                })
                 .collect(),
             additional: sub("additionalProperties", causes),
             any_additional: value["additionalProperties"] == true,
@@ -155,7 +157,10 @@ impl Schema {
     fn prune_fields(&self, fields: &mut Map<String, Value>, root: bool, place: &str, unknown: &mut Vec<String>) {
         let known = |name: &str| {
             let meta = (root || self.embedded) && matches!(name, "apiVersion" | "kind" | "metadata");
-            meta || self.preserve || self.any_additional || self.additional.is_some() || self.properties.contains_key(name)
+            meta || self.preserve
+                || self.any_additional
+                || self.additional.is_some()
+                || self.properties.contains_key(name)
         };
         fields.retain(|name, _| {
             let keep = known(name);
@@ -165,10 +170,9 @@ impl Schema {
             keep
         });
         for (name, value) in fields.iter_mut() {
-            if let Some(schema) = self.properties.get(name).or(self.additional.as_deref()) {
-                if !(root && name == "metadata") {
-                    schema.prune(value, false, &inside(place, name), unknown);
-                }
+            let schema = self.properties.get(name).or(self.additional.as_deref());
+            if let Some(schema) = schema.filter(|_| !(root && name == "metadata")) {
+                schema.prune(value, false, &inside(place, name), unknown);
             }
         }
     }
@@ -255,7 +259,11 @@ impl Schema {
         within(items.len() as u64, self.count, &body, "items", place, &shown, causes);
         for (index, item) in items.iter().enumerate() {
             let at = format!("{place}[{index}]");
-            if self.distinct.as_ref().is_some_and(|distinct| items[..index].iter().any(|other| distinct.same(item, other))) {
+            if self
+                .distinct
+                .as_ref()
+                .is_some_and(|distinct| items[..index].iter().any(|other| distinct.same(item, other)))
+            {
                 causes.push(Cause::duplicate(&at, item));
             }
             if let Some(schema) = &self.items {
@@ -278,23 +286,20 @@ impl Schema {
     fn check_number(&self, value: &Value, place: &str, causes: &mut Vec<Cause>) {
         let number = value.as_f64().unwrap_or_default();
         let body = format!("{place} in body");
-        if let Some((bound, exclusive)) = self.minimum {
-            if number < bound || (exclusive && number == bound) {
-                let relation = if exclusive { "greater than" } else { "greater than or equal to" };
-                causes.push(Cause::invalid(place, value, &format!("{body} should be {relation} {bound}")));
-            }
+        let outside = |beyond: bool, (bound, exclusive): &Bound| beyond || (*exclusive && number == *bound);
+        if let Some((bound, exclusive)) = self.minimum.filter(|bound| outside(number < bound.0, bound)) {
+            let relation = if exclusive { "greater than" } else { "greater than or equal to" };
+            causes.push(Cause::invalid(place, value, &format!("{body} should be {relation} {bound}")));
         }
-        if let Some((bound, exclusive)) = self.maximum {
-            if number > bound || (exclusive && number == bound) {
-                let relation = if exclusive { "less than" } else { "less than or equal to" };
-                causes.push(Cause::invalid(place, value, &format!("{body} should be {relation} {bound}")));
-            }
+        if let Some((bound, exclusive)) = self.maximum.filter(|bound| outside(number > bound.0, bound)) {
+            let relation = if exclusive { "less than" } else { "less than or equal to" };
+            causes.push(Cause::invalid(place, value, &format!("{body} should be {relation} {bound}")));
         }
         if let Some(multiple) = self.multiple.filter(|multiple| (number / multiple).fract() != 0.0) {
             causes.push(Cause::invalid(place, value, &format!("{body} should be a multiple of {multiple}")));
         }
         let whole = value.as_i64();
-        if self.format.as_deref() == Some("int32") && !whole.is_some_and(|number| i32::try_from(number).is_ok()) {
+        if self.format.as_deref() == Some("int32") && whole.is_none_or(|number| i32::try_from(number).is_err()) {
             causes.push(Cause::invalid(place, value, &format!("{body} must be of type int32: {value}")));
         }
     }
@@ -309,10 +314,18 @@ impl Schema {
             found.is_empty()
         };
         if !self.any_of.is_empty() && !self.any_of.iter().any(holds) {
-            causes.push(Cause::invalid(place, value, &format!("{place} in body must validate at least one schema (anyOf)")));
+            causes.push(Cause::invalid(
+                place,
+                value,
+                &format!("{place} in body must validate at least one schema (anyOf)"),
+            ));
         }
         if !self.one_of.is_empty() && self.one_of.iter().filter(|schema| holds(schema)).count() != 1 {
-            causes.push(Cause::invalid(place, value, &format!("{place} in body must validate one and only one schema (oneOf)")));
+            causes.push(Cause::invalid(
+                place,
+                value,
+                &format!("{place} in body must validate one and only one schema (oneOf)"),
+            ));
         }
         if self.not.as_ref().is_some_and(|schema| holds(schema)) {
             causes.push(Cause::invalid(place, value, &format!("{place} in body must not validate the schema (not)")));

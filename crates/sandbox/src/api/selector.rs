@@ -1,5 +1,7 @@
 //! Label and field selectors.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -119,8 +121,7 @@ pub(crate) fn text_of(selector: &Value) -> String {
     }
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
-        let values: Vec<_> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<_> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         parts.push(match expression["operator"].as_str().unwrap_or_default() {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
@@ -179,13 +180,17 @@ impl FieldSelector {
             for key in &test.path {
                 value = &value[key];
             }
-            let same = match value {
-                Value::Null => test.value.is_empty(),
-                Value::String(text) => *text == test.value,
-                other => other.to_string() == test.value,
-            };
-            same == test.equal
+            (plain_text(value) == test.value) == test.equal
         })
+    }
+}
+
+/// A value as a selector writes it: text without quotes, nothing for null.
+pub(super) fn plain_text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::Borrowed(""),
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
     }
 }
 
@@ -199,7 +204,8 @@ mod tests {
     fn every_form_of_requirement_is_understood() {
         let object = json!({"metadata": {"labels": {"app": "web", "tier": "b", "n": "5"}}});
         let matches = |text: &str| LabelSelector::parse(text).unwrap().matches(&object);
-        for text in ["", "app=web", "app==web", "app!=db", "tier in (a, b),app", "x notin (y)", "!x", "n>4,n<6", "x!=y"] {
+        for text in ["", "app=web", "app==web", "app!=db", "tier in (a, b),app", "x notin (y)", "!x", "n>4,n<6", "x!=y"]
+        {
             assert!(matches(text), "{text}");
         }
         for text in ["app=db", "app!=web", "tier in (a)", "tier notin (b,c)", "!app", "x", "n>5", "app=web,x"] {

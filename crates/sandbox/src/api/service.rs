@@ -28,7 +28,7 @@ use super::scale;
 use super::watch;
 use super::world::{Call, Shared};
 use super::write::{self, Part, Written};
-use super::{discovery, openapi};
+use super::{discovery, openapi, protobuf};
 
 /// What answers are made of.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -138,7 +138,11 @@ impl Exchange {
             return self.objects(target);
         }
         if self.head.method != Method::GET {
-            return Err(if matches!(route, Route::Unknown) { Failure::no_such_path() } else { Failure::method_not_allowed() });
+            return Err(if matches!(route, Route::Unknown) {
+                Failure::no_such_path()
+            } else {
+                Failure::method_not_allowed()
+            });
         }
         match &route {
             Route::Health => Ok(full(StatusCode::OK, "text/plain", "ok")),
@@ -162,6 +166,7 @@ impl Exchange {
             Route::Resources { group, version } => discovery::resources(&world, group, version),
             Route::OpenApi => Ok(openapi::root(&world)),
             Route::OpenApiOf { group, version } => openapi::document(&world, group, version),
+            Route::OpenApiTwo => Err(Failure::not_implemented("OpenAPI 2; there is /openapi/v3")),
             Route::Health | Route::Objects(_) | Route::Unknown => Err(Failure::no_such_path()),
         }
     }
@@ -176,7 +181,8 @@ impl Exchange {
 
     /// The resource lists of the mounted APIs; one that does not answer properly is left out.
     async fn mounted(&self) -> BTreeMap<(String, String), Value> {
-        let mounts: Vec<_> = self.shared.world().mounts.iter().map(|(key, service)| (key.clone(), service.clone())).collect();
+        let mounts: Vec<_> =
+            self.shared.world().mounts.iter().map(|(key, service)| (key.clone(), service.clone())).collect();
         let mut lists = BTreeMap::new();
         for ((group, version), service) in mounts {
             let Ok(request) = Request::get(format!("/apis/{group}/{version}")).body(Body::empty()) else { continue };
@@ -241,8 +247,17 @@ fn mountable<'a>(route: &'a Route<'_>) -> Option<(&'a str, &'a str)> {
 /// Subresources that a real server has are named; others do not exist.
 fn unserved_part(resource: &Resource, part: &str) -> Failure {
     match part {
-        "attach" | "binding" | "ephemeralcontainers" | "eviction" | "exec" | "finalize" | "log" | "portforward"
-        | "proxy" | "resize" | "token" => Failure::not_implemented(&format!("subresource {}/{part}", resource.plural)),
+        "attach"
+        | "binding"
+        | "ephemeralcontainers"
+        | "eviction"
+        | "exec"
+        | "finalize"
+        | "log"
+        | "portforward"
+        | "proxy"
+        | "resize"
+        | "token" => Failure::not_implemented(&format!("subresource {}/{part}", resource.plural)),
         _ => Failure::no_such_path(),
     }
 }
@@ -276,8 +291,10 @@ impl Work {
             }
             Method::DELETE => {
                 let (options, rehearsal) = Deletion::of(&query, &self.body)?;
-                let names: Vec<_> =
-                    read::matching(&world, &call).iter().map(|object| (object.namespace.clone(), object.name.clone())).collect();
+                let names: Vec<_> = read::matching(&world, &call)
+                    .iter()
+                    .map(|object| (object.namespace.clone(), object.name.clone()))
+                    .collect();
                 let mut items = Vec::new();
                 for (namespace, name) in names {
                     let call = self.call(&namespace, &query);
@@ -379,9 +396,12 @@ impl Work {
         self.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json")
     }
 
-    /// The JSON of the body.
+    /// The object in the body.
     fn sent(&self) -> Result<Value, Failure> {
         let media = self.content_type().split(';').next().unwrap_or_default().trim();
+        if media == protobuf::MEDIA {
+            return protobuf::read(&self.body);
+        }
         if media != "application/json" {
             return Err(Failure::unsupported_media_type("application/json"));
         }

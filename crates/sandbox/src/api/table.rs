@@ -12,7 +12,13 @@ use super::resource::{Column, Form, Resource};
 use crate::store::Object;
 
 /// A table of objects; `include` says what each row carries beside its cells.
-pub(super) fn of(resource: &Resource, objects: &[&Object], metadata: Value, include: Option<&str>, now: Timestamp) -> Value {
+pub(super) fn of(
+    resource: &Resource,
+    objects: &[&Object],
+    metadata: Value,
+    include: Option<&str>,
+    now: Timestamp,
+) -> Value {
     let rows: Vec<_> = objects.iter().map(|object| row(resource, object, include, now)).collect();
     let columns: Vec<_> = columns(resource).iter().map(definition).collect();
     json!({

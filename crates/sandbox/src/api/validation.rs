@@ -24,10 +24,9 @@ const IMMUTABLE: &str = "field is immutable";
 /// Checks what all kinds share, and what an update may not touch.
 pub(super) fn metadata(naming: Naming, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let metadata = &value["metadata"];
-    if old.is_none() {
-        if let Some(detail) = metadata["name"].as_str().and_then(|name| misnamed(naming, name)) {
-            causes.push(Cause::invalid("metadata.name", &metadata["name"], &detail));
-        }
+    let new_name = metadata["name"].as_str().filter(|_| old.is_none());
+    if let Some(detail) = new_name.and_then(|name| misnamed(naming, name)) {
+        causes.push(Cause::invalid("metadata.name", &metadata["name"], &detail));
     }
     for (key, label) in metadata["labels"].as_object().into_iter().flatten() {
         if !qualified(key) {
@@ -321,7 +320,7 @@ pub(super) fn api_service(value: &Value, _: Option<&Value>, causes: &mut Vec<Cau
         causes.push(Cause::invalid("metadata.name", &value["metadata"]["name"], &detail));
     }
     for field in ["groupPriorityMinimum", "versionPriority"] {
-        if !spec[field].as_i64().is_some_and(|number| number > 0) {
+        if spec[field].as_i64().is_none_or(|number| number <= 0) {
             causes.push(Cause::invalid(format!("spec.{field}"), &spec[field], "must be positive"));
         }
     }

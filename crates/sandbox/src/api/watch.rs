@@ -84,7 +84,10 @@ impl Watch {
             return;
         }
         let call = self.call();
-        let events: Vec<_> = matching(world, &call).into_iter().map(|object| event("ADDED", &rendered(&call, object, self.view))).collect();
+        let events: Vec<_> = matching(world, &call)
+            .into_iter()
+            .map(|object| event("ADDED", &rendered(&call, object, self.view)))
+            .collect();
         self.ready.extend(events);
         self.cursor = latest;
         if self.query.initial_events && self.query.bookmarks {

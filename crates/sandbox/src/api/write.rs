@@ -81,7 +81,13 @@ pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<
 }
 
 /// Replaces an object, or its status, with what the client sent.
-pub(crate) fn update(world: &mut World, call: &Call<'_>, name: &str, body: Value, part: Part) -> Result<Written, Failure> {
+pub(crate) fn update(
+    world: &mut World,
+    call: &Call<'_>,
+    name: &str,
+    body: Value,
+    part: Part,
+) -> Result<Written, Failure> {
     let old = existing(world, call, name)?;
     check_namespace(call, &body)?;
     let given = body["metadata"]["name"].as_str().unwrap_or_default();
@@ -95,7 +101,13 @@ pub(crate) fn update(world: &mut World, call: &Call<'_>, name: &str, body: Value
 }
 
 /// Changes an object, or its status, by a patch.
-pub(crate) fn patch(world: &mut World, call: &Call<'_>, name: &str, patch: &Patch, part: Part) -> Result<Written, Failure> {
+pub(crate) fn patch(
+    world: &mut World,
+    call: &Call<'_>,
+    name: &str,
+    patch: &Patch,
+    part: Part,
+) -> Result<Written, Failure> {
     let old = existing(world, call, name)?;
     let patched = patch.applied(&call.resource.shown(&old))?;
     if patched["metadata"]["name"] != *name {
@@ -261,8 +273,8 @@ fn admit(call: &Call<'_>, mut value: Value, warnings: &mut Vec<String>) -> Resul
         Form::Custom(form) => {
             form.schema.prune(&mut value, true, "", &mut unknown);
             let metadata = value["metadata"].take();
-            let read: ObjectMeta = serde_path_to_error::deserialize(&metadata)
-                .map_err(|error| cannot(format!("metadata.{error}")))?;
+            let read: ObjectMeta =
+                serde_path_to_error::deserialize(&metadata).map_err(|error| cannot(format!("metadata.{error}")))?;
             value["metadata"] = serde_json::to_value(read).map_err(|error| cannot(error.to_string()))?;
             lost(&metadata, &value["metadata"], "metadata", &mut unknown);
             form.schema.fill(&mut value);
@@ -407,7 +419,12 @@ fn validate(resource: &Resource, value: &Value, old: Option<&Value>, name: &str)
 struct Definition(Vec<Resource>);
 
 impl Definition {
-    fn of(resource: &Resource, value: &mut Value, call: &Call<'_>, warnings: &mut Vec<String>) -> Result<Self, Failure> {
+    fn of(
+        resource: &Resource,
+        value: &mut Value,
+        call: &Call<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
         if let Form::Custom(_) = &resource.form {
             warnings.extend(crd::warnings(std::slice::from_ref(resource)));
         }

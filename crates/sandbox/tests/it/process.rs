@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerState, Event, Pod, Secret};
@@ -104,6 +104,7 @@ impl Machine {
     }
 }
 
+/// A pod that runs a script. In commands `$$` stands for `$`.
 fn shell(script: &str) -> Value {
     json!({ "containers": [{ "name": "main", "image": "none", "command": ["sh", "-c", script] }] })
 }
@@ -262,7 +263,7 @@ async fn a_pod_that_is_never_restarted_ends_with_its_containers() {
 #[tokio::test]
 async fn deleting_a_pod_lets_its_process_end_by_itself() {
     let machine = Machine::new("graceful");
-    machine.create(shell("trap 'echo bye; exit 0' TERM; echo $$ > id; while :; do sleep 0.05; done")).await;
+    machine.create(shell("trap 'echo bye; exit 0' TERM; echo $$$$ > id; while :; do sleep 0.05; done")).await;
     machine.until(is_ready).await;
     let id = id_in(&machine.file("id")).await;
     machine.pods().delete("pod", &DeleteParams::default()).await.unwrap();
@@ -276,7 +277,7 @@ async fn deleting_a_pod_lets_its_process_end_by_itself() {
 #[tokio::test]
 async fn a_process_that_will_not_end_is_killed_after_its_grace() {
     let machine = Machine::new("stubborn");
-    let mut spec = shell("trap '' TERM; echo $$ > id; while :; do sleep 0.05; done");
+    let mut spec = shell("trap '' TERM; echo $$$$ > id; while :; do sleep 0.05; done");
     spec["terminationGracePeriodSeconds"] = 1.into();
     machine.create(spec).await;
     machine.until(is_ready).await;
@@ -315,7 +316,7 @@ async fn a_container_is_ready_when_its_probe_says_so() {
 #[tokio::test]
 async fn stopping_the_kubelet_ends_all_processes() {
     let machine = Machine::new("stop");
-    machine.create(shell("sleep 1000 & echo $! > grandchild; echo $$ > child; wait")).await;
+    machine.create(shell("sleep 1000 & echo $! > grandchild; echo $$$$ > child; wait")).await;
     let (child, grandchild) = (id_in(&machine.file("child")).await, id_in(&machine.file("grandchild")).await);
     assert!(runs(child) && runs(grandchild));
     machine.finish().await;
@@ -330,9 +331,18 @@ fn up_entry() {
     runtime.block_on(async {
         let machine = Machine::at(folder.into());
         // The shell and its child ignore SIGTERM: only SIGKILL ends them.
-        machine.create(shell("trap '' TERM; sleep 1000 & echo $! > grandchild; echo $PPID > shim; echo $$ > child; wait")).await;
+        machine.create(shell("trap '' TERM; sleep 1000 & echo $! > grandchild; echo $PPID > shim; echo $$$$ > child; wait")).await;
         std::future::pending::<()>().await;
     });
+}
+
+/// A process that a failing test does not leave behind.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 #[tokio::test]
@@ -340,19 +350,21 @@ async fn no_process_is_left_when_up_is_killed() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("process-killed");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    let mut up = Command::new(std::env::current_exe().unwrap())
-        .args(entry("process::up_entry"))
-        .env(UP, &folder)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut up = Killed(
+        Command::new(std::env::current_exe().unwrap())
+            .args(entry("process::up_entry"))
+            .env(UP, &folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     let mut processes = Vec::new();
     for file in ["child", "grandchild", "shim"] {
         processes.push(id_in(&folder.join(file)).await);
     }
     assert!(processes.iter().all(|id| runs(*id)));
-    // SIGKILL.
-    up.kill().unwrap();
-    up.wait().unwrap();
+    up.0.kill().unwrap();
+    up.0.wait().unwrap();
     eventually("shim, child and grandchild ended", || processes.iter().all(|id| !runs(*id))).await;
 }

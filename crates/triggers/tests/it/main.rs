@@ -5,3 +5,4 @@ mod conformance;
 mod cron;
 mod deviations;
 mod rabbitmq;
+mod reference;

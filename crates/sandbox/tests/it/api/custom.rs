@@ -25,6 +25,9 @@ fn scaled_object(change: impl FnOnce(&mut Value)) -> Value {
     object
 }
 
+/// What a case does to a sound object.
+type Change = Box<dyn FnOnce(&mut Value)>;
+
 const OBJECTS: &str = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects";
 
 #[tokio::test(start_paused = true)]
@@ -46,13 +49,16 @@ async fn our_definitions_are_served_and_every_rule_of_theirs_is_evaluated() {
 #[tokio::test(start_paused = true)]
 async fn what_the_schema_forbids_is_refused_with_its_place() {
     let client = with_ours();
-    let cases: Vec<(Box<dyn FnOnce(&mut Value)>, &str)> = vec![
+    let cases: Vec<(Change, &str)> = vec![
         (Box::new(|object| object["spec"]["triggers"] = json!([])), "spec.triggers"),
         (Box::new(|object| object["spec"]["scaleTargetRef"] = json!({})), "spec.scaleTargetRef.name"),
         (Box::new(|object| object["spec"]["scaleTargetRef"]["name"] = json!("")), "spec.scaleTargetRef.name"),
         (Box::new(|object| object["spec"]["pollingInterval"] = json!(0)), "spec.pollingInterval"),
         (Box::new(|object| object["spec"]["pollingInterval"] = json!("5")), "spec.pollingInterval"),
-        (Box::new(|object| object["spec"]["triggers"][0]["metadata"]["value"] = json!(5)), "spec.triggers[0].metadata.value"),
+        (
+            Box::new(|object| object["spec"]["triggers"][0]["metadata"]["value"] = json!(5)),
+            "spec.triggers[0].metadata.value",
+        ),
         (Box::new(|object| object["spec"]["minReplicaCount"] = json!(101)), "spec"),
     ];
     for (change, field) in cases {

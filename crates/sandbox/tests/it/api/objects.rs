@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret};
-use kube::api::{ListParams, Preconditions, PropagationPolicy};
 use kube::ResourceExt;
+use kube::api::{ListParams, Preconditions, PropagationPolicy};
 
 use super::*;
 
@@ -33,7 +34,10 @@ async fn names_are_unique_generated_and_checked() {
     let api: Api<ConfigMap> = Api::default_namespaced(client());
     api.create(&post(), &config_map("a", "1")).await.unwrap();
     let twice = refused(api.create(&post(), &config_map("a", "1")).await);
-    assert_eq!((twice.code, &*twice.reason, &*twice.message), (409, "AlreadyExists", "configmaps \"a\" already exists"));
+    assert_eq!(
+        (twice.code, &*twice.reason, &*twice.message),
+        (409, "AlreadyExists", "configmaps \"a\" already exists")
+    );
     let bad = refused(api.create(&post(), &config_map("A_", "1")).await);
     assert_eq!((bad.code, &*bad.reason), (422, "Invalid"));
     assert_eq!(bad.details.unwrap().causes[0].field, "metadata.name");
@@ -139,9 +143,29 @@ async fn a_deletion_has_conditions_and_can_be_rehearsed() {
     assert_eq!(conflict.code, 409);
     api.delete("a", &DeleteParams::default().dry_run()).await.unwrap();
     assert_eq!(api.get("a").await.unwrap().uid(), made.uid());
-    let foreground = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
     let waiting = api.delete("a", &foreground).await.unwrap().left().unwrap();
     assert_eq!(waiting.finalizers(), ["foregroundDeletion"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_leaves_its_pods_behind_unless_told_otherwise() {
+    let api: Api<Job> = Api::default_namespaced(client());
+    let job: Job = read(json!({
+        "metadata": {"name": "j"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
+    }));
+    let made = api.create(&post(), &job).await.unwrap();
+    let spec = made.spec.as_ref().unwrap();
+    let labels = spec.selector.as_ref().unwrap().match_labels.as_ref().unwrap();
+    assert_eq!(labels["batch.kubernetes.io/controller-uid"], made.uid().unwrap());
+    let waiting = api.delete("j", &DeleteParams::default()).await.unwrap().left().unwrap();
+    assert_eq!(waiting.finalizers(), ["orphan"]);
+    assert!(api.delete("j", &DeleteParams::background()).await.unwrap().is_right());
+    let mut always = job;
+    always.spec.as_mut().unwrap().template.spec.as_mut().unwrap().restart_policy = None;
+    assert_eq!(refused(api.create(&post(), &always).await).code, 422);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +298,9 @@ async fn an_event_is_seen_through_both_groups() {
     let about = ListParams::default().fields("involvedObject.name=web");
     let listed = old.list(&about).await.unwrap();
     assert_eq!(listed.items[0].message.as_deref(), Some("from 0 to 1"));
-    let series = Patch::Merge(json!({"note": "again", "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}}));
+    let series = Patch::Merge(
+        json!({"note": "again", "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}}),
+    );
     let after = events.patch("e", &PatchParams::default(), &series).await.unwrap();
     assert_eq!((after.note.as_deref(), after.series.unwrap().count), (Some("again"), 2));
 }

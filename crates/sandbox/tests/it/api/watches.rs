@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::api::{WatchEvent, WatchParams};
-use kube::runtime::watcher::{self, watcher};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
 
 use super::*;
 

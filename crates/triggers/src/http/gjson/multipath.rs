@@ -15,11 +15,7 @@ type Built<'p> = (Vec<u8>, &'p [u8]);
 
 /// The container that the multipath at the start of a path builds, and the rest of the path. `None` where it is not a
 /// multipath: not closed, or followed by something else than a separator.
-pub(super) fn build<'p>(
-    json: &[u8],
-    path: &'p [u8],
-    budget: &Budget,
-) -> Result<Option<Built<'p>>, Exhausted> {
+pub(super) fn build<'p>(json: &[u8], path: &'p [u8], budget: &Budget) -> Result<Option<Built<'p>>, Exhausted> {
     let Some((selectors, rest)) = parse(path) else { return Ok(None) };
     if !matches!(rest.first(), None | Some(b'.' | b'|')) {
         return Ok(None);
