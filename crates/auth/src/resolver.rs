@@ -84,7 +84,7 @@ impl Resolver {
         let identity = spec.pod_identity.as_ref().filter(|identity| !matches!(identity.provider.as_str(), "" | "none"));
         resolved.pod_identity = identity.map(|identity| identity.provider.clone());
         for entry in spec.env.iter().flatten() {
-            let value = self.variable(&mut objects, namespace, entry, pod).await;
+            let value = self.variable(&mut objects, namespace, entry, pod).await?;
             resolved.set(&entry.parameter, value);
         }
         for entry in spec.config_map_target_ref.iter().flatten() {
@@ -150,25 +150,28 @@ impl Resolver {
         })
     }
 
-    /// A variable of the scale target, or why there is none: nothing wrong with it stops the resolution.
+    /// A variable of the scale target, or why there is none: only a read that fails stops the resolution.
     async fn variable(
         &self,
         objects: &mut Objects<'_>,
         namespace: &str,
         entry: &EnvRef,
         pod: Option<&PodSpec>,
-    ) -> Result<Secret, String> {
+    ) -> Result<Result<Secret, String>, AuthError> {
         let wanted = format!("environment variable {} of the scale target", entry.name);
-        let Some(pod) = pod else { return Err(format!("{wanted}: the target has no pod template")) };
-        let env = self.environment(objects, namespace, pod, entry.container_name.as_deref()).await;
-        let mut env = env.map_err(|error| format!("{wanted}: {error}"))?;
-        env.remove(&entry.name).ok_or_else(|| {
+        let Some(pod) = pod else { return Ok(Err(format!("{wanted}: the target has no pod template"))) };
+        let mut env = match self.environment(objects, namespace, pod, entry.container_name.as_deref()).await {
+            Ok(env) => env,
+            Err(error @ AuthError::Unreadable { .. }) => return Err(error),
+            Err(error) => return Ok(Err(format!("{wanted}: {error}"))),
+        };
+        Ok(env.remove(&entry.name).ok_or_else(|| {
             let container = entry.container_name.as_deref().filter(|name| !name.is_empty());
             match container.or(pod.containers.first().map(|first| first.name.as_str())) {
                 Some(container) => format!("{wanted}: container \"{container}\" does not set it"),
                 None => format!("{wanted}: the target has no container"),
             }
-        })
+        }))
     }
 }
 
@@ -253,7 +256,8 @@ async fn from_object(
 
 /// An authentication is taken whole or not at all: a trigger without half of its parameters might log in as another.
 fn refuse_unsupported(spec: &AuthenticationSpec, object: &str) -> Result<(), AuthError> {
-    let workload = |identity: &PodIdentity| identity.identity_owner.as_deref() == Some("workload");
+    let workload =
+        |identity: &PodIdentity| identity.provider == "aws" && identity.identity_owner.as_deref() == Some("workload");
     let fields = [
         ("spec.filePath", spec.file_path.as_ref().is_some_and(|path| !path.is_empty())),
         ("spec.hashiCorpVault", spec.hashi_corp_vault.as_ref().is_some_and(|vault| !vault.secrets.is_empty())),

@@ -200,6 +200,17 @@ async fn a_refused_read_is_an_error_and_no_empty_parameter() {
 }
 
 #[tokio::test]
+async fn a_refused_read_for_the_environment_is_an_error_and_no_empty_parameter() {
+    let path = "/api/v1/namespaces/shop/secrets/broker";
+    let server = Server::default()
+        .with(path, status(500, "InternalError", "etcd is away"))
+        .authentication(json!({"env": [{"parameter": "password", "name": "PASSWORD"}]}));
+    let pod = pod(json!([{"name": "worker", "envFrom": [{"secretRef": {"name": "broker"}}]}]));
+    let error = server.resolve(Some(&pod)).await.unwrap_err();
+    assert_eq!(error.to_string(), "Secret shop/broker could not be read: etcd is away");
+}
+
+#[tokio::test]
 async fn an_answer_that_makes_no_sense_is_not_quoted() {
     let path = "/api/v1/namespaces/shop/secrets/broker";
     let server = Server::default()
@@ -300,6 +311,10 @@ async fn a_source_that_cannot_be_read_yet_is_refused_by_name() {
 
 #[tokio::test]
 async fn the_pod_identity_is_recorded() {
+    // Only AWS knows another owner of an identity.
+    let gcp = json!({"podIdentity": {"provider": "gcp", "identityOwner": "workload"}});
+    let resolved = Server::default().authentication(gcp).resolve(None).await.unwrap();
+    assert_eq!(resolved.pod_identity.as_deref(), Some("gcp"));
     for (provider, recorded) in [("none", None), ("azure-workload", Some("azure-workload")), ("aws", Some("aws"))] {
         let server = Server::default().authentication(json!({"podIdentity": {"provider": provider}}));
         assert_eq!(server.resolve(None).await.unwrap().pod_identity.as_deref(), recorded);

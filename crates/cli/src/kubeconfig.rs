@@ -4,25 +4,32 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kube::config::Kubeconfig;
 use serde_json::json;
+
+/// The name of the cluster, the user and the context.
+const NAME: &str = "tidemark";
 
 /// Writes a kubeconfig that only the user may read. It is complete whenever it exists.
 ///
 /// # Errors
-/// The file or its folder cannot be written.
+/// The file or its folder cannot be written, or the file is there and is not one that this function wrote.
 pub fn write(path: &Path, server: &str, ca: &str, token: &str) -> anyhow::Result<()> {
     let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "tidemark",
-        "clusters": [{"name": "tidemark", "cluster": {
+        "apiVersion": "v1", "kind": "Config", "current-context": NAME,
+        "clusters": [{"name": NAME, "cluster": {
             "server": server, "certificate-authority-data": STANDARD.encode(ca),
         }}],
-        "users": [{"name": "tidemark", "user": {"token": token}}],
-        "contexts": [{"name": "tidemark", "context": {"cluster": "tidemark", "user": "tidemark"}}],
+        "users": [{"name": NAME, "user": {"token": token}}],
+        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME}}],
     });
     let failed = || format!("cannot write the kubeconfig {}", path.display());
+    if path.try_exists().with_context(failed)? && servers(path).is_none() {
+        return Err(anyhow!("it is there already, and no earlier `tidemark up` wrote it")).with_context(failed);
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(failed)?;
     let part = path.with_extension("part");
@@ -32,6 +39,21 @@ pub fn write(path: &Path, server: &str, ca: &str, token: &str) -> anyhow::Result
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(failed)?;
     file.write_all(format!("{config:#}\n").as_bytes()).with_context(failed)?;
     std::fs::rename(&part, path).with_context(failed)
+}
+
+/// Removes the kubeconfig, unless another run has written its own in the same place.
+pub fn remove(path: &Path, server: &str) {
+    if servers(path).is_some_and(|servers| servers.iter().any(|known| known == server)) {
+        // It is of no use any more, and harmless: its server is gone.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The servers in a kubeconfig that [`write`] wrote; none for any other file.
+fn servers(path: &Path) -> Option<Vec<String>> {
+    let config = Kubeconfig::read_from(path).ok()?;
+    let ours = !config.clusters.is_empty() && config.clusters.iter().all(|cluster| cluster.name == NAME);
+    ours.then(|| config.clusters.into_iter().filter_map(|cluster| cluster.cluster?.server).collect())
 }
 
 /// The user's folder for state that outlives no run: logs and the kubeconfig.
@@ -59,7 +81,11 @@ mod tests {
         write(&path, "https://127.0.0.1:1", "CA", "token").unwrap();
         write(&path, "https://127.0.0.1:2", "CA", "token").unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        let config = kube::config::Kubeconfig::read_from(&path).unwrap();
+        let config = Kubeconfig::read_from(&path).unwrap();
+        remove(&path, "https://127.0.0.1:1");
+        assert!(path.exists(), "it is another run's");
+        remove(&path, "https://127.0.0.1:2");
+        assert!(!path.exists());
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(config.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://127.0.0.1:2"));

@@ -131,8 +131,6 @@ pub struct Decision {
     pub active_condition: Option<Verdict>,
     /// New `lastActiveTime` when the object is active now; `None` leaves it.
     pub last_active: Option<Timestamp>,
-    /// When the decision would change by itself: the first moment after the end of a cooldown.
-    pub revisit: Option<Timestamp>,
     /// The argument, in order.
     pub reasons: Vec<Reason>,
 }
@@ -145,6 +143,9 @@ pub struct Decision {
 ///
 /// Only when every trigger was read and is quiet may the workload go to zero or idle. A trigger that was not read yet
 /// leaves the Active condition alone, unless another one is active.
+///
+/// To be called when a trigger was read, and not merely because a cooldown has ended: what was read before its end says
+/// nothing about now.
 pub fn decide(
     policy: &Policy,
     controls: Controls,
@@ -163,7 +164,6 @@ pub fn decide(
         ready_condition: Some(Verdict::new(Status::True, "ScaledObjectReady", "the triggers are read and scaled on")),
         active_condition: None,
         last_active: None,
-        revisit: None,
         reasons: triggers.iter().map(reason_of).collect(),
     };
     let resource_only = triggers.is_empty() && resource_triggers > 0;
@@ -202,7 +202,6 @@ fn paused(controls: Controls, replicas: Option<i32>) -> Decision {
         ready_condition: Some(Verdict::new(Status::True, "ScaledObjectReady", "paused by annotation")),
         active_condition: None,
         last_active: None,
-        revisit: None,
         reasons: vec![Reason::Paused { replicas: controls.paused_replicas }],
     };
     match (controls.paused_replicas, replicas) {
@@ -308,14 +307,13 @@ fn deactivate(
             (until, Reason::InitialCooldown { until })
         }
     };
+    // The end itself still belongs to the cooldown.
     if until < now {
         let to = policy.rest_replicas();
         decision.action = Action::Deactivate { from, to };
         decision.reasons.push(Reason::Deactivate { from, to });
         return;
     }
-    // The end itself still belongs to the cooldown.
-    decision.revisit = Some(later(until, Duration::from_nanos(1)));
     let message = format!("no trigger is active; {reason}");
     decision.active_condition = Some(Verdict::new(Status::False, "ScalerCooldown", message));
     decision.reasons.push(reason);

@@ -62,7 +62,7 @@ pub fn paused_replicas(annotations: &BTreeMap<String, String>) -> Result<Option<
 }
 
 /// Boolean text as KEDA reads it in annotations: everything counts as true but the words for false.
-pub fn boolean(text: &str) -> bool {
+fn boolean(text: &str) -> bool {
     !matches!(text, "0" | "f" | "F" | "FALSE" | "false" | "False")
 }
 

@@ -261,8 +261,16 @@ pub fn record_rescale(memory: &mut Memory, spec: &Spec, from: i32, to: i32, now:
     };
     let longest = rules.policies.iter().map(|policy| policy.period()).max().unwrap_or_default();
     let start = before(now, longest);
-    events.retain(|event| event.time >= start);
-    events.push(Sample { replicas: change, time: now });
+    remember(events, Sample { replicas: change, time: now }, |event| event.time < start);
+}
+
+/// Keeps a sample, in place of the last expired one where there is one. The others stay and may still count, as in the
+/// controller: those of one direction are looked at over the periods of the other.
+fn remember(samples: &mut Vec<Sample>, sample: Sample, expired: impl Fn(&Sample) -> bool) {
+    match samples.iter().rposition(expired) {
+        Some(slot) => samples[slot] = sample,
+        None => samples.push(sample),
+    }
 }
 
 impl Policy {

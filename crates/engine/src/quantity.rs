@@ -26,7 +26,7 @@ impl Quantity {
         i64::try_from(milli).unwrap_or(if milli < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// The nearest floating-point number.
+    /// As a floating-point number, to 15 significant digits or better.
     pub fn to_f64(self) -> f64 {
         self.nano as f64 / NANO as f64
     }
@@ -74,7 +74,7 @@ pub fn from_f64(number: f64) -> i64 {
 
 /// Thousandths as a person reads them: `5`, `12.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decimal(pub i64);
+pub(crate) struct Decimal(pub(crate) i64);
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn floating_point_values_are_the_nearest_ones() {
+    fn quantities_become_floating_point_numbers() {
         assert_eq!(parse_f64("1.1"), Some(1.1));
         assert_eq!(parse_f64("-12500m"), Some(-12.5));
         assert_eq!(parse_f64("1Ei"), Some(1_152_921_504_606_846_976.0));

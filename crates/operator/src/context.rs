@@ -7,12 +7,16 @@ use kube::Client;
 use tidemark_auth::Resolver;
 use tidemark_clock::Clock;
 use tidemark_trigger::Door;
+use tokio::sync::Semaphore;
 
 use crate::observation::Observer;
 use crate::settings::Settings;
 use crate::shared_reads::share_reads;
 use crate::snapshot::Registry;
 use crate::target::Kinds;
+
+/// Checks of objects that may run at the same time.
+const CHECKS: usize = 64;
 
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -26,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) observer: Observer,
     pub(crate) registry: Arc<Registry>,
     pub(crate) kinds: Kinds,
+    /// Checks of objects that run at the same time: thousands begin at once when the operator starts.
+    pub(crate) checks: Semaphore,
 }
 
 impl Context {
@@ -43,6 +49,7 @@ impl Context {
             observer: Observer::new(clock),
             registry: Arc::new(Registry::new()),
             kinds: Kinds::default(),
+            checks: Semaphore::new(CHECKS),
             resolver: resolver(Duration::ZERO),
             // Half of the time: with what is read halfway, no parameter becomes much older than the whole.
             refresher: resolver(settings.auth_refresh / 2),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
     HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec as HpaMetric,
@@ -32,6 +33,7 @@ pub(crate) fn wanted(
     version_label: &str,
 ) -> HorizontalPodAutoscaler {
     let name = object.wanted_hpa_name();
+    let (min_replicas, max_replicas) = object.spec.policy(Timestamp::UNIX_EPOCH).hpa_bounds();
     let configured = object
         .spec
         .advanced
@@ -54,8 +56,8 @@ pub(crate) fn wanted(
                 kind: target.resource.kind.clone(),
                 name: target.name.to_string(),
             },
-            min_replicas: Some(object.spec.min_replicas().max(1)),
-            max_replicas: object.spec.max_replicas(),
+            min_replicas: Some(min_replicas),
+            max_replicas,
             metrics: Some(metrics.iter().map(|metric| external(&object.name_any(), metric)).collect()),
             behavior: behavior(configured, controls),
         },

@@ -40,7 +40,7 @@ struct Known {
     uid: String,
     /// Changes with everything that an actor must hear of.
     fingerprint: u64,
-    workload: Option<WorkloadKey>,
+    workload: Option<Arc<WorkloadKey>>,
     authentications: BTreeSet<AuthenticationKey>,
 }
 
@@ -63,8 +63,8 @@ enum Done {
 struct Index {
     ctx: Arc<Context>,
     shutdown: CancellationToken,
-    objects: BTreeMap<ObjectKey, Known>,
-    workloads: BTreeMap<WorkloadKey, Shared>,
+    objects: BTreeMap<Arc<ObjectKey>, Known>,
+    workloads: BTreeMap<Arc<WorkloadKey>, Shared>,
     authentications: BTreeMap<AuthenticationKey, Shared>,
     /// Namespaces and names that a list under way has shown so far.
     listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
@@ -174,7 +174,7 @@ impl Index {
             }
             kind => {
                 let keys = self.workloads.keys().filter(|key| key.0 == kind);
-                keys.map(|(_, namespace, name)| (namespace.clone(), name.clone())).collect()
+                keys.map(|key| (key.1.clone(), key.2.clone())).collect()
             }
         };
         for name in known.into_iter().filter(|name| within(&name.0) && !seen.contains(name)) {
@@ -230,6 +230,7 @@ impl Index {
         let Some(known) = self.objects.get_mut(&key) else {
             let entry = self.start_actor(&key, object, at_start);
             self.link(&entry.key.clone(), &None, &BTreeSet::new(), &workload, &users);
+            let key = entry.key.clone();
             let known = Known { entry, uid, fingerprint, workload, authentications: users };
             self.objects.insert(key, known);
             return;
@@ -272,9 +273,9 @@ impl Index {
     fn link(
         &mut self,
         object: &Arc<ObjectKey>,
-        old_workload: &Option<WorkloadKey>,
+        old_workload: &Option<Arc<WorkloadKey>>,
         old_users: &BTreeSet<AuthenticationKey>,
-        workload: &Option<WorkloadKey>,
+        workload: &Option<Arc<WorkloadKey>>,
         users: &BTreeSet<AuthenticationKey>,
     ) {
         if old_workload != workload {
@@ -458,14 +459,14 @@ fn fingerprint(object: &ScaledObject) -> u64 {
 }
 
 /// The watched workload that an object scales; none for other kinds.
-fn workload_of(key: &ObjectKey, object: &ScaledObject) -> Option<WorkloadKey> {
+fn workload_of(key: &ObjectKey, object: &ScaledObject) -> Option<Arc<WorkloadKey>> {
     let target = &object.spec.scale_target_ref;
     let kind = match (target.api_version(), target.kind()) {
         ("apps/v1", "Deployment") => Kind::Deployments,
         ("apps/v1", "StatefulSet") => Kind::StatefulSets,
         _ => return None,
     };
-    Some((kind, key.namespace.clone(), target.name.clone()))
+    Some(Arc::new((kind, key.namespace.clone(), target.name.clone())))
 }
 
 fn authentications_of(key: &ObjectKey, object: &ScaledObject) -> BTreeSet<AuthenticationKey> {

@@ -64,7 +64,7 @@ pub struct TriggerView {
 /// All objects, each with its mailbox and its latest snapshot.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    entries: RwLock<BTreeMap<ObjectKey, Arc<Entry>>>,
+    entries: RwLock<BTreeMap<Arc<ObjectKey>, Arc<Entry>>>,
     changed: watch::Sender<()>,
 }
 
@@ -90,7 +90,7 @@ impl Registry {
     pub(crate) fn enter(&self, key: Arc<ObjectKey>, mailbox: mpsc::UnboundedSender<Message>) -> Arc<Entry> {
         let snapshot = Snapshot { key: key.clone(), ..Snapshot::default() };
         let entry = Arc::new(Entry { key: key.clone(), mailbox, snapshot: Mutex::new(Arc::new(snapshot)) });
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert((*key).clone(), entry.clone());
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(key, entry.clone());
         entry
     }
 

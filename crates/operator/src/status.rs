@@ -47,7 +47,10 @@ pub(crate) fn set(status: &mut ScaledObjectStatus, condition: Condition) {
     let conditions = status.conditions.get_or_insert_default();
     match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
         Some(old) => *old = condition,
-        None => conditions.push(condition),
+        None => {
+            conditions.reserve_exact(1);
+            conditions.push(condition);
+        }
     }
 }
 

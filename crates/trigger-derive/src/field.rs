@@ -69,10 +69,6 @@ pub fn role(field: &Field) -> Result<Role> {
 }
 
 impl Declared {
-    pub fn name(&self) -> &str {
-        &self.names[0]
-    }
-
     fn word(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
         let word = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
         match word.as_str() {

@@ -86,7 +86,6 @@ impl Parts {
                 let inner = inner_of(ty, "Option");
                 self.own.push(declared.constant(inner.unwrap_or(ty), inner.is_some()));
                 self.tables.push(quote!(&[OWN[#at]]));
-                let name = declared.name();
                 let value = inner.unwrap_or(ty);
                 let read = match (inner, declared.optional) {
                     (Some(_), _) => quote!(optional),
@@ -97,10 +96,10 @@ impl Parts {
                 self.shows.push(match inner {
                     Some(_) => quote! {
                         if let ::core::option::Option::Some(value) = &self.#ident {
-                            shown.put(#name, value);
+                            shown.put(&OWN[#at], value);
                         }
                     },
-                    None => quote!(shown.put(#name, &self.#ident);),
+                    None => quote!(shown.put(&OWN[#at], &self.#ident);),
                 });
             }
         }

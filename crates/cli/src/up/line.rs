@@ -19,10 +19,11 @@ pub(super) async fn print(
     let mut stop = std::pin::pin!(stop);
     let mut printed = BTreeMap::new();
     loop {
-        for snapshot in operator.snapshots() {
-            let gist = gist(&snapshot);
+        // Without a target, nothing is known of it yet.
+        for snapshot in operator.snapshots().iter().filter(|snapshot| !snapshot.target.is_empty()) {
+            let gist = gist(snapshot);
             if printed.get(&snapshot.key) != Some(&gist) {
-                println!("{}", table::summary(&snapshot));
+                println!("{}", table::summary(snapshot));
                 printed.insert(snapshot.key.clone(), gist);
             }
         }

@@ -87,7 +87,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
         watch(live, &handle, &places, &problems).await
     };
     stages.end(tasks).await;
-    let _ = std::fs::remove_file(&places.kubeconfig);
+    kubeconfig::remove(&places.kubeconfig, &places.server);
     outcome
 }
 
@@ -116,7 +116,9 @@ async fn places(args: &Up) -> anyhow::Result<(TcpListener, Places)> {
     })?;
     let port = listener.local_addr()?.port();
     let folder = kubeconfig::state_folder()?.join(port.to_string());
-    let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| folder.join("kubeconfig"));
+    // Absolute, so that what is printed works from any folder.
+    let kubeconfig = std::path::absolute(args.kubeconfig.clone().unwrap_or_else(|| folder.join("kubeconfig")))
+        .context("cannot find the working directory")?;
     let logs = folder.join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
     Ok((listener, Places { server: format!("https://127.0.0.1:{port}"), kubeconfig, logs }))

@@ -1,6 +1,11 @@
 //! Tests of the whole: scenarios on the sandbox and on a real control plane, and the command as a user runs it.
 
+mod bad_input;
+mod broker;
+mod desk;
+mod kubectl;
 mod on_control_plane;
 mod on_sandbox;
 mod scenario;
+mod up;
 mod world;

@@ -100,13 +100,10 @@ fn the_cooldown_must_be_over_and_not_just_end() {
         assert_eq!(decision.action, Action::Nothing, "{now}");
         assert_eq!(word(&decision.active_condition), (Status::False, "ScalerCooldown"));
         assert_eq!(decision.reasons.last(), Some(&Reason::Cooldown { until: at(300) }));
-        let revisit = decision.revisit.unwrap();
-        let memory = Memory { last_active: Some(at(0)) };
-        let then = decide(&policy(), Controls::default(), &[quiet()], 0, Some(4), memory, revisit);
-        assert_eq!(then.action, Action::Deactivate { from: 4, to: 0 });
     }
-    let over = run_at(&policy(), &[quiet()], 4, 301);
-    assert_eq!((over.action, over.revisit), (Action::Deactivate { from: 4, to: 0 }, None));
+    let (memory, now) = (Memory { last_active: Some(at(0)) }, at(300) + Duration::from_nanos(1));
+    let over = decide(&policy(), Controls::default(), &[quiet()], 0, Some(4), memory, now);
+    assert_eq!(over.action, Action::Deactivate { from: 4, to: 0 });
     assert_eq!(word(&over.active_condition), (Status::False, "ScalerNotActive"));
 }
 

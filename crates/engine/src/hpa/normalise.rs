@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Behavior, Controls, Decision, Memory, Policy, Rules, Sample, Select, Spec, before};
+use super::{Behavior, Controls, Decision, Memory, Policy, Rules, Sample, Select, Spec, before, remember};
 use crate::reason::Reason;
 use crate::verdict::{Status, Verdict};
 
@@ -27,10 +27,10 @@ pub(super) fn by_default(
 ) {
     let window = controls.downscale_stabilization;
     let cutoff = before(now, window);
-    let memory = &mut decision.memory;
-    let recent = memory.recommendations.iter().filter(|sample| sample.time >= cutoff);
+    let recommendations = &mut decision.memory.recommendations;
+    let recent = recommendations.iter().filter(|sample| sample.time >= cutoff);
     let stable = recent.map(|sample| sample.replicas).fold(proposed, i32::max);
-    remember(memory, proposed, now, |sample| sample.time < cutoff);
+    remember(recommendations, Sample { replicas: proposed, time: now }, |sample| sample.time < cutoff);
     stabilized(proposed, stable, window, decision);
 
     let fastest = current.saturating_mul(2).max(4);
@@ -68,7 +68,8 @@ pub(super) fn by_behavior(
         }
     }
     let stable = current.max(up).min(down);
-    remember(&mut decision.memory, proposed, now, |sample| sample.time < up_cutoff && sample.time < down_cutoff);
+    let expired = |sample: &Sample| sample.time < up_cutoff && sample.time < down_cutoff;
+    remember(&mut decision.memory.recommendations, Sample { replicas: proposed, time: now }, expired);
     let window = if stable < proposed { up_window } else { down_window };
     stabilized(proposed, stable, window, decision);
 
@@ -84,15 +85,6 @@ pub(super) fn by_behavior(
         if stable < lower { limited(stable, lower, &limit, decision) } else { in_range(stable, decision) }
     } else {
         in_range(stable, decision);
-    }
-}
-
-/// Keeps a recommendation, in place of an expired one where there is one.
-fn remember(memory: &mut Memory, replicas: i32, time: Timestamp, expired: impl Fn(&Sample) -> bool) {
-    let sample = Sample { replicas, time };
-    match memory.recommendations.iter().rposition(expired) {
-        Some(slot) => memory.recommendations[slot] = sample,
-        None => memory.recommendations.push(sample),
     }
 }
 

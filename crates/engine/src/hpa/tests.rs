@@ -296,6 +296,21 @@ fn rescales_without_behavior_are_not_remembered() {
 }
 
 #[test]
+fn a_change_older_than_its_own_periods_still_counts_for_the_other_direction() {
+    let spec = with_behavior(per_replica(1), |behavior| {
+        behavior.scale_up.policies = vec![Policy::Pods { value: 2, period: seconds(60) }];
+    });
+    // Two falls within 15 s, and a third one that takes the place of only one of them.
+    let mut memory = Memory::default();
+    for (from, to, now) in [(20, 18, 0), (18, 17, 10), (17, 16, 30)] {
+        record_rescale(&mut memory, &spec, from, to, at(now));
+    }
+    let desired = |now| decide(&spec, &Controls::default(), running(16), &units(90), &memory, at(now)).desired;
+    assert_eq!(desired(31), 16 + 3 + 2);
+    assert_eq!(desired(61), 16 + 1 + 2);
+}
+
+#[test]
 fn the_memory_does_not_grow_without_end() {
     let spec = with_behavior(per_replica(1), |_| {});
     let mut memory = Memory::default();

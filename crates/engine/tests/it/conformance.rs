@@ -76,9 +76,19 @@ fn numbers_become_the_quantities_of_the_cases() {
 }
 
 #[test]
-fn what_is_not_built_is_named() {
-    for file in ["fallback.json", "modifiers.json", "scaledjob.json"] {
-        println!("SKIPPED: {file}: not built yet");
+fn every_file_of_cases_is_checked_or_named() {
+    let Ok(files) = std::fs::read_dir(FOLDER) else {
+        println!("SKIPPED: {FOLDER} not found");
+        return;
+    };
+    for file in files {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        match name.as_str() {
+            "scaledobject.json" | "util.json" => {}
+            "cron.json" => println!("SKIPPED: {name}: windows of cron are the triggers crate's"),
+            "fallback.json" | "modifiers.json" | "scaledjob.json" => println!("SKIPPED: {name}: not built yet"),
+            _ => panic!("nothing checks {name}"),
+        }
     }
 }
 

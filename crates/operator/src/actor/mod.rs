@@ -355,7 +355,9 @@ impl Actor {
         let generation = object.metadata.generation.unwrap_or_default();
         if generation != self.generation {
             self.generation = generation;
-            self.spec = Arc::new(object.spec.clone());
+            let mut spec = object.spec.clone();
+            spec.triggers.shrink_to_fit();
+            self.spec = Arc::new(spec);
         }
         let annotations = object.annotations();
         // A count that cannot be read pauses all the same; the reconcile reports it.

@@ -94,7 +94,12 @@ impl Actor {
             generation: self.slots_generation,
             out: Reconciled::default(),
         };
-        self.start(async move { Done::Reconciled(Box::new(check.run(object).await)) });
+        let ctx = self.ctx.clone();
+        self.start(async move {
+            // It is never closed; and a check that waits its turn is kept small.
+            let _turn = ctx.checks.acquire().await.ok();
+            Done::Reconciled(Box::new(Box::pin(check.run(object)).await))
+        });
     }
 
     /// Starts the check that had to wait.
@@ -211,6 +216,7 @@ impl Actor {
             };
             self.slots.push(kept);
         }
+        self.slots.shrink_to_fit();
         for request in old.into_iter().flatten().flat_map(|slot| slot.waiting) {
             self.on_metric_request(request);
         }

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidemark_api::scaled_object::TriggerActivity;
 use tidemark_api::{Condition, ScaledObjectStatus};
 use tidemark_engine::activation::Decision;
+use tidemark_engine::hpa::hpa_health;
 use tidemark_engine::reason::Reason;
 use tidemark_engine::verdict::Status;
 
@@ -84,12 +85,9 @@ impl Actor {
     /// Takes the HPA's own health over into the status.
     pub(super) fn report_hpa(&mut self, view: &HpaView) {
         let Some((state, reason, message)) = &view.scaling_active else { return };
-        let condition = match (state.as_str(), reason.as_str()) {
-            ("True", _) => status::new_condition(status::HPA_ACTIVE, "True", "HPAActive", message),
-            (_, "ScalingDisabled") => status::new_condition(status::HPA_ACTIVE, "True", reason, message),
-            (_, "") => status::new_condition(status::HPA_ACTIVE, "False", "HPAMetricsUnavailable", message),
-            _ => status::new_condition(status::HPA_ACTIVE, "False", reason, message),
-        };
+        let health = hpa_health(Status::from_word(state), reason, message);
+        let (status, reason) = (health.status.as_str(), health.reason.as_str());
+        let condition = status::new_condition(status::HPA_ACTIVE, status, reason, &health.message);
         self.set_condition(condition);
         self.flush_status();
     }

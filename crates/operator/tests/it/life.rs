@@ -1,10 +1,13 @@
 //! Pauses, deletion, authentications' status, determinism.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PostParams;
 use serde_json::json;
 use tidemark_api::{ScaledObject, TriggerAuthentication};
+use tidemark_operator::{Settings, What};
 
-use crate::world::{Says, World, queue};
+use crate::world::{Fault, Says, World, queue};
 
 async fn annotate(world: &World, name: &str, annotations: serde_json::Value) {
     world.patch::<ScaledObject>(name, json!({"metadata": {"annotations": annotations}})).await;
@@ -163,6 +166,97 @@ async fn an_authentication_lists_the_objects_that_use_it() {
     world.delete::<ScaledObject>("a").await;
     world.pass(2).await;
     assert_eq!(users().await, "");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authentication_that_keda_marked_can_be_deleted() {
+    let world = World::new().await;
+    world
+        .create::<TriggerAuthentication>(json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication",
+            "metadata": {"name": "auth", "finalizers": ["finalizer.keda.sh", "example.com/other"]}, "spec": {},
+        }))
+        .await;
+    world.delete::<TriggerAuthentication>("auth").await;
+    world.pass(2).await;
+    let left = world.api::<TriggerAuthentication>().get("auth").await.unwrap().metadata.finalizers.unwrap();
+    assert_eq!(left, ["example.com/other"]);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_the_api_server_refuses_is_tried_until_it_succeeds() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    world.faults.add("PATCH", "/scaledobjects/workers?", Fault::Status(500), 5);
+    world.delete::<ScaledObject>("workers").await;
+    world.pass(30).await;
+    assert!(world.api::<ScaledObject>().get_opt("workers").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_deletion_began_while_no_operator_ran_is_finished_off() {
+    let mut world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    world.stop_operator().await;
+    world.delete::<ScaledObject>("workers").await;
+    world.pass(5).await;
+    assert!(world.api::<ScaledObject>().get_opt("workers").await.unwrap().is_some());
+    world.start_operator();
+    world.pass(5).await;
+    assert!(world.api::<ScaledObject>().get_opt("workers").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_namespaces_that_are_watched_are_served() {
+    let world =
+        World::with(Settings { watch_namespaces: vec!["default".into(), "other".into()], ..Settings::default() }).await;
+    world.source.says("queue", Says::Value(5.0));
+    for namespace in ["other", "third"] {
+        let namespaced = json!({"metadata": {"name": namespace}});
+        let namespaces = kube::Api::<Namespace>::all(world.client.clone());
+        namespaces.create(&PostParams::default(), &serde_json::from_value(namespaced).unwrap()).await.unwrap();
+        let object = json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "x", "namespace": namespace},
+            "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [queue("queue")]},
+        });
+        let objects = kube::Api::<ScaledObject>::namespaced(world.client.clone(), namespace);
+        objects.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    }
+    world.pass(5).await;
+    let keys: Vec<_> = world.operator.handle.snapshots().iter().map(|snapshot| snapshot.key.to_string()).collect();
+    assert_eq!(keys, ["other/x"]);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_again_becomes_a_series() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Down);
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(100).await;
+    let failures = |events: Vec<(String, String, i32)>| -> Vec<i32> {
+        events.into_iter().filter(|event| event.0 == "KEDAScalerFailed").map(|event| event.2).collect()
+    };
+    assert_eq!(failures(world.events("workers").await), [2], "the first repeat is written at once");
+    world.source.says("queue", Says::Value(0.0));
+    world.pass(600).await;
+    let failed = world.log().iter().filter(|o| matches!(o.what, What::Fetch { outcome: Err(_), .. })).count();
+    assert!(failed > 9);
+    let counts = failures(world.events("workers").await);
+    assert_eq!(counts, [i32::try_from(failed).unwrap()], "the others when the series ends");
+    let notes: Vec<_> = world.events("workers").await.into_iter().map(|event| event.1).collect();
+    assert_eq!(notes.iter().filter(|note| *note == "Scaler metrics-api is built").count(), 1);
     world.end().await;
 }
 

@@ -211,3 +211,57 @@ async fn two_triggers_the_larger_demand_wins_and_both_must_be_quiet() {
     assert_eq!(world.replicas("workers").await, 0);
     world.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_count_is_held_between_activities() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 1).await;
+    world
+        .object("workers", |o| {
+            o["spec"]["idleReplicaCount"] = json!(0);
+            o["spec"]["minReplicaCount"] = json!(3);
+        })
+        .await;
+    world.pass(90).await;
+    assert_eq!(world.replicas("workers").await, 0);
+    world.source.says("queue", Says::Value(1.0));
+    world.pass(11).await;
+    assert_eq!(world.replicas("workers").await, 3);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hpa_that_is_there_already_is_taken_over() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.create::<HorizontalPodAutoscaler>(json!({
+        "metadata": {"name": "keda-hpa-workers", "labels": {"theirs": "yes"}},
+        "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "workers"},
+            "metrics": [{"type": "External", "external": {
+                "metric": {"name": "x"}, "target": {"type": "Value", "value": "1"}}}]},
+    }))
+    .await;
+    let object = world.object("workers", |_| {}).await;
+    world.pass(3).await;
+    let hpa = world.hpa("keda-hpa-workers").await.unwrap();
+    assert_eq!(hpa.spec.max_replicas, 10);
+    assert_eq!(hpa.metadata.owner_references.unwrap()[0].uid, object.metadata.uid.unwrap());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_and_annotations_follow_to_the_hpa_and_back() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |o| o["metadata"]["labels"] = json!({"team": "a", "old": "x"})).await;
+    world.pass(3).await;
+    world.patch::<ScaledObject>("workers", json!({"metadata": {"labels": {"team": "b", "old": null}}})).await;
+    world.pass(3).await;
+    let labels = world.hpa("keda-hpa-workers").await.unwrap().metadata.labels.unwrap();
+    assert_eq!(labels["team"], "b");
+    assert!(!labels.contains_key("old"));
+    world.end().await;
+}

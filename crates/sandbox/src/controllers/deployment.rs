@@ -239,7 +239,8 @@ impl Controller {
         }
         let patch = json!({ "metadata": { "annotations": { REVISION: wanted.to_string() } } });
         let deployments = self.deployments_api(deployment);
-        let patched = ask(deployments.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await?;
+        let patched =
+            ask(deployments.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await?;
         self.deployments.written(patched);
         Ok(())
     }
@@ -379,10 +380,7 @@ fn status(
         collision_count: collisions,
         conditions: None,
     };
-    let conditions = [
-        available_condition(spec, available),
-        progressing_condition(spec, &before, &status, new, now),
-    ];
+    let conditions = [available_condition(spec, available), progressing_condition(spec, &before, &status, new, now)];
     let dated = conditions.into_iter().map(|condition| dated(condition, &before, now)).collect();
     status.conditions = Some(dated);
     status
@@ -436,7 +434,8 @@ fn progressing_condition(
         plain("Progressing", true, "DeploymentPaused", "Deployment is paused".to_owned())
     } else if complete {
         plain("Progressing", true, COMPLETE, format!("ReplicaSet \"{name}\" has successfully progressed."))
-    } else if let Some(known) = known.filter(|known| was_complete(known) && status.replicas == status.updated_replicas) {
+    } else if let Some(known) = known.filter(|known| was_complete(known) && status.replicas == status.updated_replicas)
+    {
         // Scaling and restarted pods are no rollout and have no deadline.
         known.clone()
     } else if let Some(known) = known.filter(|_| !moved) {
@@ -483,7 +482,8 @@ mod tests {
             labels[TEMPLATE_HASH] = hash.into();
         }
         let containers = json!([{ "name": "worker", "image": image }]);
-        serde_json::from_value(json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } })).unwrap()
+        serde_json::from_value(json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } }))
+            .unwrap()
     }
 
     #[test]

@@ -342,7 +342,9 @@ async fn collectable(client: &Client) -> Result<BTreeMap<KindName, (ApiResource,
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", &api_version));
         for resource in list.resources {
             let can = |verb: &str| resource.verbs.iter().any(|v| v == verb);
-            if resource.name.contains('/') || resource.name == "events" || !["list", "watch", "delete"].map(can).iter().all(|v| *v)
+            if resource.name.contains('/')
+                || resource.name == "events"
+                || !["list", "watch", "delete"].map(can).iter().all(|v| *v)
             {
                 continue;
             }

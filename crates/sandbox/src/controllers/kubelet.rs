@@ -70,13 +70,13 @@ impl Kubelet {
 
     async fn work(&mut self, key: Key) {
         let Some(pod) = self.pods.get(&key).cloned() else { return self.queue.remove(&key) };
+        let due = self.due.get(cache::uid(&*pod)).copied().unwrap_or_else(Instant::now);
         let done = if pod.metadata.deletion_timestamp.is_some() {
             self.end(&pod).await
         } else if !is_pending(&pod) {
             Ok(())
-        } else if self.due.get(cache::uid(&*pod)).is_some_and(|due| *due > Instant::now()) {
-            // A pod of the same name has gone and this one is not due yet; its own entry follows.
-            let due = self.due[cache::uid(&*pod)];
+        } else if due > Instant::now() {
+            // The entry was that of an earlier pod of the same name.
             self.queue.push_at(key.clone(), due);
             Ok(())
         } else {

@@ -8,6 +8,7 @@
 mod cache;
 mod deployment;
 mod events;
+mod expiry;
 mod garbage;
 mod hpa;
 mod kubelet;
@@ -102,16 +103,16 @@ pub(crate) async fn ask<T>(request: impl Future<Output = kube::Result<T>>) -> Re
 /// of them has ended.
 pub(crate) async fn run(client: Client, clock: Clock, options: Options, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let stop = |token: &CancellationToken| token.clone();
-    tasks.spawn(stop(&shutdown).run_until_cancelled_owned(deployment::run(client.clone(), clock)));
-    tasks.spawn(stop(&shutdown).run_until_cancelled_owned(replica_set::run(client.clone(), clock)));
-    tasks.spawn(stop(&shutdown).run_until_cancelled_owned(garbage::run(client.clone())));
-    let controls = hpa::Controls { decisions: options.hpa.clone(), sync_period: options.hpa_sync_period };
-    tasks.spawn(stop(&shutdown).run_until_cancelled_owned(hpa::run(client.clone(), clock, controls)));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(deployment::run(client.clone(), clock)));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(replica_set::run(client.clone(), clock)));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(garbage::run(client.clone())));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(expiry::run(client.clone())));
+    let controls = hpa::Controls { decisions: options.hpa, sync_period: options.hpa_sync_period };
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(hpa::run(client.clone(), clock, controls)));
     match options.pods {
         Pods::Simulated => {
             let kubelet = kubelet::run(client, clock, options.pod_startup);
-            tasks.spawn(stop(&shutdown).run_until_cancelled_owned(kubelet));
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(kubelet));
         }
         Pods::Processes(settings) => {
             tasks.spawn(async move {

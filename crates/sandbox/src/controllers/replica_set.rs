@@ -175,7 +175,8 @@ impl Controller {
         let waits: Vec<_> = active.iter().filter_map(|pod| until_available(pod, delay, now)).collect();
         let template = set.spec.template.as_ref();
         let labels = template.and_then(|t| t.metadata.as_ref()?.labels.as_ref());
-        let labelled = |pod: &Pod| labels.is_none_or(|labels| labels.iter().all(|(k, v)| pod.labels().get(k) == Some(v)));
+        let labelled =
+            |pod: &Pod| labels.is_none_or(|labels| labels.iter().all(|(k, v)| pod.labels().get(k) == Some(v)));
         let status = ReplicaSetStatus {
             replicas: count(active.len()),
             fully_labeled_replicas: Some(count(active.iter().filter(|pod| labelled(pod)).count())),

@@ -9,11 +9,11 @@ use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Node, Settings};
 use super::environment::{Obstacle, Source};
 use super::group::Group;
 use super::probe::{Prober, Probes};
 use super::protocol::{Launch, Report};
+use super::{Node, Settings};
 
 /// The pause before the second restart; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -159,12 +159,8 @@ impl Runner<'_> {
     }
 
     async fn once(&mut self) -> Run {
-        let source = Source {
-            client: &self.node.client,
-            settings: &self.node.settings,
-            pod: self.pod,
-            address: self.address,
-        };
+        let source =
+            Source { client: &self.node.client, settings: &self.node.settings, pod: self.pod, address: self.address };
         let launch = match source.launch(self.container).await {
             Ok(launch) => launch,
             Err(obstacle) => return Run::NotStarted(obstacle),

@@ -55,7 +55,8 @@ impl Source<'_> {
         let mut arguments = given;
         arguments.extend(container.args.iter().flatten().map(|word| expand(word, &variables)));
         let working_dir = container.working_dir.as_ref().filter(|dir| !dir.is_empty());
-        let working_dir = working_dir.map_or_else(|| self.settings.working_dir.clone(), |d| self.settings.working_dir.join(d));
+        let working_dir =
+            working_dir.map_or_else(|| self.settings.working_dir.clone(), |d| self.settings.working_dir.join(d));
         if !working_dir.is_dir() {
             return Err(Obstacle::run(format!("workingDir {} is no folder of this machine", working_dir.display())));
         }
@@ -64,7 +65,10 @@ impl Source<'_> {
         let program = find(&arguments[0], path, &working_dir).ok_or_else(|| {
             let name = &arguments[0];
             Obstacle::run(if name.contains('/') {
-                format!("exec: {name:?}: no executable file of this machine (looked for from {})", working_dir.display())
+                format!(
+                    "exec: {name:?}: no executable file of this machine (looked for from {})",
+                    working_dir.display()
+                )
             } else {
                 format!("exec: {name:?}: executable file not found in $PATH")
             })

@@ -26,7 +26,7 @@ pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watc
     let mut reporter = Reporter::new(node, &pod, &address);
     if stop.borrow().is_none() {
         reporter.place().await;
-        reporter.note_volumes().await;
+        reporter.note_ignored().await;
         reporter.write().await;
         let (teller, told) = mpsc::unbounded_channel();
         let containers = Containers { node, pod: &pod, address: &address, teller, stop: stop.clone() };
@@ -177,14 +177,27 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    async fn note_volumes(&mut self) {
-        let mounted = self.first.iter().chain(self.main).any(|container| {
+    /// Says which wishes of the manifest a process cannot have.
+    async fn note_ignored(&mut self) {
+        let containers = || self.first.iter().chain(self.main);
+        let mounted = |container: &Container| {
             let mounts = container.volume_mounts.iter().flatten();
             mounts.into_iter().any(|mount| !mount.mount_path.starts_with("/var/run/secrets/"))
-        });
-        if mounted {
-            let message = "volumes are not mounted: the pod's processes see the files of this machine".to_owned();
-            self.record(true, "FailedMount", message).await;
+        };
+        let mut ignored = Vec::new();
+        if containers().any(mounted) {
+            ignored.push("volumeMounts (processes see the files of this machine)");
+        }
+        if containers().any(|container| container.lifecycle.is_some()) {
+            ignored.push("lifecycle hooks");
+        }
+        if containers()
+            .any(|container| container.resources.as_ref().is_some_and(|resources| resources.limits.is_some()))
+        {
+            ignored.push("resource limits");
+        }
+        if !ignored.is_empty() {
+            self.record(true, "Ignored", format!("not done for process pods: {}", ignored.join(", "))).await;
         }
     }
 

@@ -33,7 +33,12 @@ pub(super) enum Order {
 pub(super) enum Report {
     Started,
     /// The process could not be started.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     /// Exit code as a shell gives it: 128 and the signal for a process that a signal has ended.
-    Exited { code: i32, signal: Option<i32> },
+    Exited {
+        code: i32,
+        signal: Option<i32>,
+    },
 }

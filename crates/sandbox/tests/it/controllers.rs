@@ -149,9 +149,16 @@ async fn a_deployment_has_the_pods_it_asks_for() {
     let found = lab.deployment("worker").await;
     let status = found.status.unwrap();
     assert_eq!(status.observed_generation, found.metadata.generation);
-    assert_eq!((status.ready_replicas, status.available_replicas, status.updated_replicas), (Some(3), Some(3), Some(3)));
-    let conditions: BTreeMap<_, _> =
-        status.conditions.unwrap().into_iter().map(|c| (c.type_.unwrap(), (c.status.unwrap(), c.reason.unwrap()))).collect();
+    assert_eq!(
+        (status.ready_replicas, status.available_replicas, status.updated_replicas),
+        (Some(3), Some(3), Some(3))
+    );
+    let conditions: BTreeMap<_, _> = status
+        .conditions
+        .unwrap()
+        .into_iter()
+        .map(|c| (c.type_.unwrap(), (c.status.unwrap(), c.reason.unwrap())))
+        .collect();
     assert_eq!(conditions["Available"], ("True".to_owned(), "MinimumReplicasAvailable".to_owned()));
     assert_eq!(conditions["Progressing"], ("True".to_owned(), "NewReplicaSetAvailable".to_owned()));
     let pods = lab.list::<Pod>().await;
@@ -204,7 +211,8 @@ async fn a_changed_template_is_rolled_out_within_its_bounds() {
     for _ in 0..100 {
         pass(Duration::from_millis(100)).await;
         let pods = lab.list::<Pod>().await;
-        let running = pods.iter().filter(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Running")).count();
+        let running =
+            pods.iter().filter(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Running")).count();
         assert!((3..=5).contains(&running) && pods.len() <= 5, "{running} of {} run", pods.len());
     }
     let pods = lab.list::<Pod>().await;
@@ -304,6 +312,7 @@ async fn an_object_goes_with_its_last_owner() {
 #[derive(Clone, Default)]
 struct Metric {
     values: Arc<Mutex<Option<Vec<&'static str>>>>,
+    /// Metrics that were asked for; discovery does not count.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -321,7 +330,9 @@ impl Metric {
     }
 
     fn answer(&self, request: &Request<Body>) -> Response<Full<Bytes>> {
-        self.asked.lock().unwrap().push(request.uri().to_string());
+        if request.uri().path().contains("/namespaces/") {
+            self.asked.lock().unwrap().push(request.uri().to_string());
+        }
         let (status, body) = match &*self.values.lock().unwrap() {
             Some(values) => {
                 let item = |value: &&str| json!({ "metricName": "s0-queue", "value": value, "timestamp": null });
@@ -331,7 +342,10 @@ impl Metric {
             }
             None => {
                 let message = "the queue cannot be reached";
-                (500, json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "message": message }))
+                (
+                    500,
+                    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "message": message }),
+                )
             }
         };
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
@@ -487,7 +501,10 @@ async fn two_hpas_over_the_same_pods_scale_nothing() {
     pass_seconds(120).await;
     let rival: HorizontalPodAutoscaler = lab.api().get("rival").await.unwrap();
     let conditions = rival.status.unwrap().conditions.unwrap();
-    assert!(conditions.iter().any(|condition| condition.reason.as_deref() == Some("AmbiguousSelector")), "{conditions:?}");
+    assert!(
+        conditions.iter().any(|condition| condition.reason.as_deref() == Some("AmbiguousSelector")),
+        "{conditions:?}"
+    );
     lab.finish().await;
 }
 
@@ -499,6 +516,17 @@ async fn a_missing_target_is_named() {
     let condition = lab.condition("AbleToScale").await;
     assert_eq!((condition.status.as_str(), condition.reason.as_deref()), ("False", Some("FailedGetScale")));
     assert!(condition.message.unwrap().contains("worker"));
+    lab.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_kept_for_an_hour() {
+    let lab = Lab::new();
+    lab.create::<Deployment>(deployment("worker", 1, json!({}))).await;
+    pass_seconds(3590).await;
+    assert_eq!(lab.list::<Event>().await.len(), 1);
+    pass_seconds(20).await;
+    assert!(lab.list::<Event>().await.is_empty());
     lab.finish().await;
 }
 

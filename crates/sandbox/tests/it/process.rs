@@ -23,7 +23,8 @@ const UP: &str = "TIDEMARK_TEST_UP";
 
 /// Runs only one "test" of this binary in a new process, which is how the tests get shims and an `up` to kill.
 fn entry(test: &str) -> Vec<OsString> {
-    ["--exact", test, "--nocapture", "--test-threads=1"].map(OsString::from).into()
+    // Quiet, or the name of the test would stand in the first line that a shim reports.
+    ["--exact", test, "--nocapture", "--quiet"].map(OsString::from).into()
 }
 
 fn entered_as(test: &str) -> bool {
@@ -217,7 +218,9 @@ async fn eventually_event(events: &Api<Event>, reason: &str) {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
     let machine = Machine::new("no-program");
-    machine.create(json!({ "containers": [{ "name": "main", "image": "none", "command": ["no-such-program"] }] })).await;
+    machine
+        .create(json!({ "containers": [{ "name": "main", "image": "none", "command": ["no-such-program"] }] }))
+        .await;
     let pod = machine.until(|pod| waits_for(pod, "RunContainerError")).await;
     let message = state(&pod).unwrap().waiting.as_ref().unwrap().message.clone().unwrap();
     assert_eq!(message, "exec: \"no-such-program\": executable file not found in $PATH");
@@ -228,7 +231,9 @@ async fn a_program_that_is_not_there_is_named() {
 async fn a_missing_secret_keeps_the_container_from_starting() {
     let machine = Machine::new("no-secret");
     let variable = json!({ "name": "X", "valueFrom": { "secretKeyRef": { "name": "login", "key": "x" } } });
-    machine.create(json!({ "containers": [{ "name": "main", "image": "none", "command": ["true"], "env": [variable] }] })).await;
+    machine
+        .create(json!({ "containers": [{ "name": "main", "image": "none", "command": ["true"], "env": [variable] }] }))
+        .await;
     let pod = machine.until(|pod| waits_for(pod, "CreateContainerConfigError")).await;
     let message = state(&pod).unwrap().waiting.as_ref().unwrap().message.clone().unwrap();
     assert_eq!(message, "secret \"login\" not found");
@@ -304,7 +309,8 @@ async fn what_a_container_leaves_behind_goes_before_it_is_restarted() {
 async fn a_container_is_ready_when_its_probe_says_so() {
     let machine = Machine::new("probe");
     let mut spec = shell("exec sleep 1000");
-    spec["containers"][0]["readinessProbe"] = json!({ "exec": { "command": ["test", "-e", "open"] }, "periodSeconds": 1 });
+    spec["containers"][0]["readinessProbe"] =
+        json!({ "exec": { "command": ["test", "-e", "open"] }, "periodSeconds": 1 });
     machine.create(spec).await;
     let pod = machine.until(|pod| state(pod).is_some_and(|state| state.running.is_some())).await;
     assert!(!is_ready(&pod));
@@ -331,7 +337,11 @@ fn up_entry() {
     runtime.block_on(async {
         let machine = Machine::at(folder.into());
         // The shell and its child ignore SIGTERM: only SIGKILL ends them.
-        machine.create(shell("trap '' TERM; sleep 1000 & echo $! > grandchild; echo $PPID > shim; echo $$$$ > child; wait")).await;
+        machine
+            .create(shell(
+                "trap '' TERM; sleep 1000 & echo $! > grandchild; echo $PPID > shim; echo $$$$ > child; wait",
+            ))
+            .await;
         std::future::pending::<()>().await;
     });
 }

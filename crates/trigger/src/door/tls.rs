@@ -26,15 +26,19 @@ pub fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(|e| configuration(format!("TLS: {e}")))?;
     let verifier: Arc<dyn ServerCertVerifier> = if profile.unsafe_ssl {
-        Arc::new(AcceptAny(provider))
+        Arc::new(Unchecked { outcome: Ok(()), provider })
     } else {
         let mut roots = extra_roots.to_vec();
         if let Some(ca) = &profile.ca {
             roots.extend(certificates(ca, "ca")?);
         }
-        let verifier = Verifier::new_with_extra_roots(roots, provider)
-            .map_err(|e| configuration(format!("the certificates to trust cannot be used: {e}")))?;
-        Arc::new(verifier)
+        let none = roots.is_empty();
+        match Verifier::new_with_extra_roots(roots, provider.clone()) {
+            Ok(verifier) => Arc::new(verifier),
+            // A system without any root: that is no matter until a server shows a certificate.
+            Err(error) if none => Arc::new(Unchecked { outcome: Err(error), provider }),
+            Err(e) => return Err(configuration(format!("the certificates to trust cannot be used: {e}"))),
+        }
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((cert, key)) = &profile.client_cert else {
@@ -56,12 +60,15 @@ fn certificates(pem: &Secret, name: &str) -> Result<Vec<CertificateDer<'static>>
     }
 }
 
-/// Accepts every certificate. Signatures of the handshake are checked all the same: the peer holds the key of the
-/// certificate that it shows.
+/// Accepts every certificate, or none. Signatures of the handshake are checked all the same: the peer holds the key of
+/// the certificate that it shows.
 #[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
+struct Unchecked {
+    outcome: Result<(), rustls::Error>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AcceptAny {
+impl ServerCertVerifier for Unchecked {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -70,7 +77,7 @@ impl ServerCertVerifier for AcceptAny {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        self.outcome.clone().map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -79,7 +86,7 @@ impl ServerCertVerifier for AcceptAny {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -88,10 +95,10 @@ impl ServerCertVerifier for AcceptAny {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,6 +1,7 @@
 //! Lists of ranges, maps and query strings.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::json;
 use url::form_urlencoded;
@@ -10,7 +11,8 @@ use super::{Kind, ShowSecret, Text, Value};
 /// The most numbers that a text of ranges may stand for. `0-9999999999` must not eat the memory of the process.
 const MAX_RANGE_ELEMENTS: usize = 100_000;
 
-/// Whole numbers given as a list of numbers and inclusive ranges.
+/// Whole numbers given as a list such as `1,2,4-10` of numbers and inclusive ranges, at most 100,000 in all. `7-3` stands
+/// for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(pub Vec<i64>);
 
@@ -18,7 +20,7 @@ impl Value for Ranges {
     const KIND: Kind = Kind::Ranges;
 
     fn parse(text: Text<'_>) -> Result<Self, String> {
-        int_list(text).map(Self)
+        numbers(text).map(Self)
     }
 
     fn show(&self, _: ShowSecret) -> serde_json::Value {
@@ -26,15 +28,7 @@ impl Value for Ranges {
     }
 }
 
-/// Parses a list such as `1,2,4-10`: numbers and inclusive ranges, separated by commas. `7-3` stands for nothing.
-///
-/// # Errors
-/// An element that is neither, or more than 100,000 numbers in all.
-pub fn parse_int_list(text: &str) -> Result<Vec<i64>, String> {
-    int_list(Text { text, hidden: false, separator: ',' })
-}
-
-fn int_list(text: Text<'_>) -> Result<Vec<i64>, String> {
+fn numbers(text: Text<'_>) -> Result<Vec<i64>, String> {
     let mut numbers = Vec::new();
     for (i, element) in text.text.split(text.separator).enumerate() {
         let element = text.part(element);
@@ -55,15 +49,6 @@ fn int_list(text: Text<'_>) -> Result<Vec<i64>, String> {
     Ok(numbers)
 }
 
-/// The numbers from `from` to `to`, both included; none when `to` is less.
-///
-/// # Errors
-/// A bound that is no whole number, or more than 100,000 numbers.
-pub fn parse_range(from: &str, to: &str) -> Result<Vec<i64>, String> {
-    let text = |text| Text { text, hidden: false, separator: ',' };
-    range(text(from), text(to))
-}
-
 fn range(from: Text<'_>, to: Text<'_>) -> Result<Vec<i64>, String> {
     let (from, to) = (i64::parse(from)?, i64::parse(to)?);
     if to.saturating_sub(from) >= MAX_RANGE_ELEMENTS as i64 {
@@ -72,7 +57,7 @@ fn range(from: Text<'_>, to: Text<'_>) -> Result<Vec<i64>, String> {
     Ok((from..=to).collect())
 }
 
-/// `key=value` pairs, each key once.
+/// `key=value` pairs, separated by commas, each key once; blanks around keys and values do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub BTreeMap<String, String>);
 
@@ -86,14 +71,6 @@ impl Value for Pairs {
     fn show(&self, _: ShowSecret) -> serde_json::Value {
         json!(self.0)
     }
-}
-
-/// Parses `key=value` pairs, separated by commas; blanks around keys and values do not count. An empty text has none.
-///
-/// # Errors
-/// An element without exactly one `=`, or a key given twice.
-pub fn parse_pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
-    pairs(Text { text, hidden: false, separator: ',' })
 }
 
 fn pairs(text: Text<'_>) -> Result<BTreeMap<String, String>, String> {
@@ -116,8 +93,16 @@ fn pairs(text: Text<'_>) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// The pairs of a URL query string, decoded, in their order; a key may be repeated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// `Debug` shows the keys and not the values: they often are credentials.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Form(pub Vec<(String, String)>);
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
+}
 
 impl Value for Form {
     const KIND: Kind = Kind::Form;
@@ -151,32 +136,41 @@ impl Value for Form {
 mod tests {
     use super::*;
 
+    fn text(text: &str) -> Text<'_> {
+        Text { text, hidden: false, separator: ',' }
+    }
+
+    fn ranges(list: &str) -> Result<Vec<i64>, String> {
+        Ranges::parse(text(list)).map(|ranges| ranges.0)
+    }
+
     #[test]
     fn ranges_are_inclusive_and_a_falling_one_is_empty() {
-        assert_eq!(parse_int_list("1, 4-6"), Ok(vec![1, 4, 5, 6]));
-        assert_eq!(parse_int_list("7-3"), Ok(vec![]));
-        for text in ["-1", "1-2-3", "a-3", "1,", "1-"] {
-            assert!(parse_int_list(text).is_err(), "{text}");
+        assert_eq!(ranges("1, 4-6"), Ok(vec![1, 4, 5, 6]));
+        assert_eq!(ranges("7-3"), Ok(vec![]));
+        for list in ["-1", "1-2-3", "a-3", "1,", "1-"] {
+            assert!(ranges(list).is_err(), "{list}");
         }
     }
 
     #[test]
     fn a_huge_range_is_refused_and_not_built() {
-        assert!(parse_int_list("0-9223372036854775807").is_err());
-        assert!(parse_int_list("0-99999,0-99999").is_err());
-        assert!(parse_int_list("0-99999").is_ok());
+        assert!(ranges("0-9223372036854775807").is_err());
+        assert!(ranges("0-99999,0-99999").is_err());
+        assert!(ranges("0-99999").is_ok());
     }
 
     #[test]
     fn a_query_string_is_decoded_and_keeps_repeated_keys() {
-        let form = |text| Form::parse(Text { text, hidden: false, separator: ',' });
+        let form = |query| Form::parse(text(query));
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
             form("a=1&a=2&b=%20x+y&c"),
             Ok(Form(vec![pair("a", "1"), pair("a", "2"), pair("b", " x y"), pair("c", "")]))
         );
-        for text in ["a=1;b=2", "a=%2", "a=%zz", "%"] {
-            assert!(form(text).is_err(), "{text}");
+        for query in ["a=1;b=2", "a=%2", "a=%zz", "%"] {
+            assert!(form(query).is_err(), "{query}");
         }
+        assert_eq!(format!("{:?}", form("key=hunter2").unwrap()), "[\"key\"]");
     }
 }

@@ -61,7 +61,7 @@ mod value;
 
 use crate::{ParseErrors, Secret, TriggerInput};
 
-pub use list::{Form, Pairs, Ranges, parse_int_list, parse_pairs, parse_range};
+pub use list::{Form, Pairs, Ranges};
 pub use reader::Reader;
 pub use value::{Choice, Text, Value, parse_choice};
 
@@ -224,14 +224,28 @@ impl Shown {
         Self { secret, values: serde_json::Map::new() }
     }
 
-    /// Adds one parameter's value.
-    pub fn put<T: Value>(&mut self, name: &str, value: &T) {
-        self.values.insert(name.to_owned(), value.show(self.secret));
+    /// Adds a parameter's value.
+    pub fn put<T: Value>(&mut self, parameter: &Parameter, value: &T) {
+        let shown = value.show(self.secret);
+        // A secret type sees to itself; in any other one that is declared secret, everything is.
+        let shown = if parameter.secret && !T::SECRET { masked(shown, self.secret) } else { shown };
+        self.values.insert(parameter.name().to_owned(), shown);
     }
 
     /// What was added.
     pub fn into_map(self) -> serde_json::Map<String, serde_json::Value> {
         self.values
+    }
+}
+
+/// A value in which every text, number and flag is written as a secret.
+fn masked(value: Json, secret: ShowSecret) -> Json {
+    match value {
+        Json::Object(fields) => fields.into_iter().map(|(key, value)| (key, masked(value, secret))).collect(),
+        Json::Array(items) => items.into_iter().map(|item| masked(item, secret)).collect(),
+        Json::String(text) => secret(&text.into()).into(),
+        Json::Null => Json::Null,
+        other => secret(&other.to_string().into()).into(),
     }
 }
 

@@ -60,6 +60,11 @@ pub trait Choice: Copy + PartialEq + 'static {
     /// Each variant and its text, in the order of the declaration.
     const ALL: &'static [(&'static str, Self)];
 
+    /// The variant of a text; `None` when it is none of the set.
+    fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == text).map(|(_, value)| *value)
+    }
+
     /// The variant's text.
     fn text(self) -> &'static str {
         Self::ALL.iter().find(|(_, value)| *value == self).map_or("", |(text, _)| text)
@@ -71,7 +76,7 @@ pub trait Choice: Copy + PartialEq + 'static {
 /// # Errors
 /// The text is none of the set.
 pub fn parse_choice<T: Choice>(text: Text<'_>) -> Result<T, String> {
-    T::ALL.iter().find(|(name, _)| *name == text.text).map(|(_, value)| *value).ok_or_else(|| {
+    T::from_text(text.text).ok_or_else(|| {
         let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
         format!("\"{}\" is none of [{}]", text.shown(), names.join(" "))
     })
@@ -262,7 +267,7 @@ fn go_duration(text: &str) -> Option<i128> {
         for digit in fraction.bytes() {
             // A digit beyond the nanosecond adds nothing.
             place /= 10;
-            sum += i128::from(digit - b'0') * place;
+            sum = sum.checked_add(i128::from(digit - b'0') * place)?;
         }
         any = true;
     }
@@ -375,6 +380,8 @@ mod tests {
         for text in ["-1", "-1s", "a", "1.5", "s", ".s", "1d", "1s2", "300000000000h", "9223372036854775807", "1..5s"] {
             assert_eq!(parse::<Duration>(text), None, "{text}");
         }
+        // Just below what the sum of nanoseconds can hold.
+        assert_eq!(parse::<Duration>("170141183460469231731687303715884105.9us"), None);
     }
 
     #[test]

@@ -6,9 +6,17 @@ use serde_json::{Value, json};
 
 use super::input;
 use crate::metric::{MetricType, external_name, metric_type, normalize, remove_index, same_name, target_milli};
-use crate::parameters::{parse_int_list, parse_pairs, parse_range};
+use crate::parameters::{Pairs, Ranges, Text, Value as _};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/engine/util.json");
+
+fn list(text: &str) -> Text<'_> {
+    Text { text, hidden: false, separator: ',' }
+}
+
+fn ranges(text: &str) -> Result<Vec<i64>, String> {
+    Ranges::parse(list(text)).map(|ranges| ranges.0)
+}
 
 /// The outcome of an operation; `None` for one that belongs elsewhere.
 fn outcome(op: &str, given: &Value) -> Option<Value> {
@@ -25,9 +33,9 @@ fn outcome(op: &str, given: &Value) -> Option<Value> {
                 None => json!({"error": true}),
             }
         }
-        "parseRange" => result(parse_range(text("from"), text("to"))),
-        "parseIntList" => result(parse_int_list(text("input"))),
-        "parsePairs" => result(parse_pairs(text("input")).map(|pairs| json!(pairs))),
+        "parseRange" => result(ranges(&format!("{}-{}", text("from"), text("to")))),
+        "parseIntList" => result(ranges(text("input"))),
+        "parsePairs" => result(Pairs::parse(list(text("input"))).map(|pairs| json!(pairs.0))),
         "metricTargetType" => {
             let mut trigger = input(&[], &[], &[]);
             trigger.metric_type = Some(text("metricType").to_owned());

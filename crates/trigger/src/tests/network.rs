@@ -286,6 +286,32 @@ async fn unusable_certificates_are_configuration_errors_that_show_nothing() {
     }
 }
 
+/// The system's roots are named by the environment, so the test runs itself once more in a process with another one.
+#[tokio::test]
+async fn on_a_system_without_roots_only_tls_fails() {
+    const ROOTS: &str = "SSL_CERT_FILE";
+    const NONE: &str = "/nonexistent/roots.pem";
+    if std::env::var(ROOTS).as_deref() != Ok(NONE) {
+        let itself = std::env::current_exe().unwrap();
+        let name = "tests::network::on_a_system_without_roots_only_tls_fails";
+        let mut again = std::process::Command::new(itself);
+        again.args(["--exact", name]).env(ROOTS, NONE).env("SSL_CERT_DIR", "");
+        let output = tokio::task::spawn_blocking(move || again.output()).await.unwrap().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+        return;
+    }
+    let (door, server, profile) = (door(), Server::plain("42").await, HttpProfile::default());
+    assert_eq!(get(&door, &profile, &server.url("http")).await.unwrap(), "42");
+    let authority = Authority::new();
+    let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n42".to_vec();
+    let server = Server::start(reply, Some(authority.acceptor(false))).await;
+    let with_ca = HttpProfile { ca: Some(authority.ca.as_str().into()), ..Default::default() };
+    assert_eq!(get(&door, &with_ca, &server.url("https")).await.unwrap(), "42");
+    let error = get(&door, &profile, &server.url("https")).await.unwrap_err();
+    assert!(error.message.contains("No CA certificates were loaded"), "{error}");
+}
+
 #[tokio::test]
 async fn a_hundred_equal_reads_at_once_cost_one_connection() {
     let (door, server) = (door(), Server::plain("42").await);

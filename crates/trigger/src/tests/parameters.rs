@@ -221,6 +221,27 @@ fn shown_parameters_hide_secrets_unless_the_caller_exposes_them() {
 }
 
 #[test]
+fn what_is_declared_secret_is_hidden_whatever_its_type() {
+    #[derive(Debug, Parameters)]
+    struct Hidden {
+        #[param(from = "auth", secret)]
+        form: Form,
+        #[param(from = "metadata", secret)]
+        pin: i64,
+        #[param(from = "auth", secret)]
+        words: Vec<String>,
+    }
+    let given = input(&[("pin", "4711")], &[("form", "key=hunter2"), ("words", "hunter3")], &[]);
+    let show = |secret| {
+        let mut shown = Shown::new(secret);
+        Hidden::parse(&given).unwrap().show(&mut shown);
+        serde_json::Value::from(shown.into_map())
+    };
+    assert_eq!(show(hide), json!({"form": {"key": ["***"]}, "pin": "***", "words": ["***"]}));
+    assert_eq!(show(|secret| secret.expose().to_owned())["form"], json!({"key": ["hunter2"]}));
+}
+
+#[test]
 fn notes_name_what_is_deprecated_unknown_or_without_effect() {
     let metadata = with(&[
         ("length", "5"),

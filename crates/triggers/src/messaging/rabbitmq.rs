@@ -18,8 +18,8 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tidemark_trigger::parameters::{Form, Shown};
 use tidemark_trigger::{
-    Connection, Door, MetricSpec, MetricType, Parameters, ParseError, ParseErrors, Reading, Secret, ShowSecret,
-    SourceError, Trigger, TriggerInput, TriggerType, metric,
+    Choice as _, Connection, Door, MetricSpec, MetricType, Parameters, ParseError, ParseErrors, Reading, Secret,
+    ShowSecret, SourceError, Trigger, TriggerInput, TriggerType, metric,
 };
 
 use address::{Address, Mechanism};
@@ -212,9 +212,10 @@ impl Declared {
         if length != 0.0 && (has_mode || has_value) {
             return Err(ParseError::new("queueLength", "queueLength is deprecated; use mode and value"));
         }
-        let positive = |name: &str, target: f64| match target > 0.0 {
+        // An HPA refuses a target of 0, and does not see what is below a thousandth.
+        let positive = |name: &str, target: f64| match metric::target_milli(target) > 0 {
             true => Ok(target),
-            false => Err(ParseError::new(name, format!("{name} must be greater than 0"))),
+            false => Err(ParseError::new(name, format!("{name} must be at least 0.001"))),
         };
         match (has_mode, has_value) {
             (false, false) if length == 0.0 => return Ok((Mode::QueueLength, DEFAULT_QUEUE_LENGTH)),
@@ -223,7 +224,7 @@ impl Declared {
             (true, false) => return Err(ParseError::new("value", "value must be specified")),
             (true, true) => {}
         }
-        let parsed = Mode::parse(mode).ok_or_else(|| {
+        let parsed = Mode::from_text(mode).ok_or_else(|| {
             let message = format!(
                 "trigger mode {mode} must be one of QueueLength, MessageRate, DeliverGetRate, \
                  PublishedToDeliveredRatio or ExpectedQueueConsumptionTime"
@@ -322,7 +323,7 @@ impl Declared {
                 if let Err(error) = target.check() {
                     notes.push(format!("host: {error}; the trigger cannot connect"));
                 }
-                if self.use_regex && Operation::parse(&self.operation).is_none() {
+                if self.use_regex && Operation::from_text(&self.operation).is_none() {
                     notes.push(format!("operation `{}` is not {SUM_AVG_MAX}; reading fails", self.operation));
                 }
             }
@@ -393,15 +394,12 @@ fn parse(input: &TriggerInput) -> Result<Arc<dyn Trigger>, ParseErrors> {
 fn inspect(input: &TriggerInput, secret: ShowSecret) -> Result<Map<String, Value>, ParseErrors> {
     let mut declared = <Declared as Parameters>::parse(input)?;
     let Resolved { protocol, mode, target, .. } = resolve(&declared, input)?;
-    declared.mode = format!("{mode:?}");
+    declared.mode = mode.text().to_owned();
     declared.value = target;
     declared.protocol = match protocol {
         Protocol::Amqp => "amqp".to_owned(),
         Protocol::Http => "http".to_owned(),
     };
-    for (_, value) in &mut declared.endpoint_params.0 {
-        *value = secret(&Secret::from(value.as_str()));
-    }
     let mut shown = Shown::new(secret);
     declared.show(&mut shown);
     Ok(shown.into_map())

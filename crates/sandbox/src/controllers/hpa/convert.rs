@@ -73,10 +73,7 @@ fn behavior(behavior: &HorizontalPodAutoscalerBehavior) -> Behavior {
         tolerance: None,
     };
     let down = Rules { stabilization: None, select: Select::Max, policies: vec![everything], tolerance: None };
-    Behavior {
-        scale_up: rules(behavior.scale_up.as_ref(), up),
-        scale_down: rules(behavior.scale_down.as_ref(), down),
-    }
+    Behavior { scale_up: rules(behavior.scale_up.as_ref(), up), scale_down: rules(behavior.scale_down.as_ref(), down) }
 }
 
 fn rules(rules: Option<&HPAScalingRules>, default: Rules) -> Rules {

@@ -109,7 +109,7 @@ impl Controller {
         Some(Pass {
             client: self.client.clone(),
             clock: self.clock,
-            controls: self.controls.decisions.clone(),
+            controls: self.controls.decisions,
             hpa: Arc::unwrap_or_clone(hpa),
             key,
             memory,

@@ -110,7 +110,8 @@ impl Pass {
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         let target = self.target(api_spec).await.map_err(|error| {
-            let message = format!("the HPA controller was unable to get the target's current scale: {}", error.sentence());
+            let message =
+                format!("the HPA controller was unable to get the target's current scale: {}", error.sentence());
             Stop::new("AbleToScale", "FailedGetScale", message)
         })?;
         let spec = convert::spec(api_spec);
@@ -125,7 +126,8 @@ impl Pass {
         if hpa::needs_metrics(&spec, observed) {
             let pods = self.pods(&target.scale).await?;
             observed.pods = i32::try_from(pods.len()).unwrap_or(i32::MAX);
-            observed.ready_pods = i32::try_from(pods.iter().filter(|pod| runs_and_is_ready(pod)).count()).unwrap_or(i32::MAX);
+            observed.ready_pods =
+                i32::try_from(pods.iter().filter(|pod| runs_and_is_ready(pod)).count()).unwrap_or(i32::MAX);
             let uids = pods.iter().filter_map(|pod| pod.uid()).collect();
             self.unambiguous(&uids)?;
             outcome.pods = Some(uids);
@@ -184,7 +186,11 @@ impl Pass {
                 status::set(status, "AbleToScale", &verdict, now);
                 status.last_scale_time = Some(Time(now));
                 hpa::record_rescale(&mut outcome.memory, spec, from, to, now);
-                outcome.notes.push(self.note(false, "SuccessfulRescale", format!("New size: {to}; reason: {}", why.join("; "))));
+                outcome.notes.push(self.note(
+                    false,
+                    "SuccessfulRescale",
+                    format!("New size: {to}; reason: {}", why.join("; ")),
+                ));
             }
             Err(error) => {
                 let message = format!("the HPA controller was unable to update the target scale: {}", error.sentence());
@@ -231,7 +237,8 @@ impl Pass {
     async fn read(&self, external: &ExternalMetricSource) -> Reading {
         let name = &external.metric.name;
         let failed = |message: String| {
-            let message: Arc<str> = format!("unable to get external metric {}/{name}: {message}", self.key.namespace).into();
+            let message: Arc<str> =
+                format!("unable to get external metric {}/{name}: {message}", self.key.namespace).into();
             Failure { reason: "FailedGetExternalMetric", message }
         };
         let selector = external.metric.selector.clone().unwrap_or_default();
@@ -327,8 +334,7 @@ fn unknown_kind(api_version: &str, kind: &str) -> Error {
 
 fn runs_and_is_ready(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
-    let ready = |condition: &k8s_openapi::api::core::v1::PodCondition| {
-        condition.type_ == "Ready" && condition.status == "True"
-    };
+    let ready =
+        |condition: &k8s_openapi::api::core::v1::PodCondition| condition.type_ == "Ready" && condition.status == "True";
     status.phase.as_deref() == Some("Running") && status.conditions.iter().flatten().any(ready)
 }

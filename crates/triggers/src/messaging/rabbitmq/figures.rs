@@ -1,49 +1,28 @@
 //! From a queue's figures to the metric: pure arithmetic.
 
-use tidemark_trigger::Reading;
+use tidemark_trigger::{Choice, Reading};
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub(super) enum Mode {
+    #[choice("QueueLength")]
     QueueLength,
+    #[choice("MessageRate")]
     MessageRate,
+    #[choice("DeliverGetRate")]
     DeliverGetRate,
+    #[choice("PublishedToDeliveredRatio")]
     PublishedToDeliveredRatio,
+    #[choice("ExpectedQueueConsumptionTime")]
     ExpectedQueueConsumptionTime,
 }
 
-impl Mode {
-    /// The mode of a parameter's text.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "QueueLength" => Self::QueueLength,
-            "MessageRate" => Self::MessageRate,
-            "DeliverGetRate" => Self::DeliverGetRate,
-            "PublishedToDeliveredRatio" => Self::PublishedToDeliveredRatio,
-            "ExpectedQueueConsumptionTime" => Self::ExpectedQueueConsumptionTime,
-            _ => return None,
-        })
-    }
-}
-
 /// How the figures of several queues become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub(super) enum Operation {
     Sum,
     Avg,
     Max,
-}
-
-impl Operation {
-    /// The operation of a parameter's text.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "sum" => Self::Sum,
-            "avg" => Self::Avg,
-            "max" => Self::Max,
-            _ => return None,
-        })
-    }
 }
 
 /// Figures of one queue, or of several combined.

@@ -9,7 +9,7 @@ use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tidemark_trigger::{Door, ErrorKind, HttpProfile, Secret, SourceError};
+use tidemark_trigger::{Choice as _, Door, ErrorKind, HttpProfile, Secret, SourceError};
 
 use super::address::Options;
 use super::figures::{Figures, Operation};
@@ -17,8 +17,8 @@ use super::oauth2::{Credentials, Tokens};
 use super::tls::Tls;
 use super::url::{HostUrl, UrlError, encode_path, encode_segment};
 
-/// The most characters of an error's body that are shown.
-const BODY_SHOWN: usize = 200;
+/// The most characters of a reply that a message shows.
+const SHOWN: usize = 200;
 
 /// What to read, and how to be let in.
 #[derive(Clone, Debug)]
@@ -149,7 +149,7 @@ impl Client {
         if page.items.is_empty() {
             return Ok(Figures::default());
         }
-        let operation = Operation::parse(&self.target.operation).ok_or_else(|| {
+        let operation = Operation::from_text(&self.target.operation).ok_or_else(|| {
             let message = format!("operation mode {} must be one of sum, avg, max", self.target.operation);
             SourceError::new(ErrorKind::Configuration, message)
         })?;
@@ -160,7 +160,9 @@ impl Client {
 
     fn decode<T: DeserializeOwned>(&self, reply: &Response<Bytes>) -> Result<T, SourceError> {
         serde_json::from_slice(reply.body()).map_err(|error| {
-            let message = format!("the reply from {} is not that of the management API: {error}", self.shown());
+            // It quotes what it did not expect, however long.
+            let cause = excerpt(&error.to_string());
+            let message = format!("the reply from {} is not that of the management API: {cause}", self.shown());
             SourceError::new(ErrorKind::BadReply, message)
         })
     }
@@ -175,10 +177,7 @@ impl Client {
         let response = match kind {
             // Such a body may name the user.
             ErrorKind::Authentication => String::new(),
-            _ => {
-                let body = String::from_utf8_lossy(reply.body());
-                format!(", response: {}", body.trim().chars().take(BODY_SHOWN).collect::<String>())
-            }
+            _ => format!(", response: {}", excerpt(&String::from_utf8_lossy(reply.body()))),
         };
         let message = format!("error requesting RabbitMQ API status: {status}{response}, from: {}", self.shown());
         SourceError::new(kind, message)
@@ -189,6 +188,11 @@ impl Client {
         let text = self.uri.to_string();
         text.split_once('?').map_or_else(|| text.clone(), |(before, _)| before.to_owned())
     }
+}
+
+/// The beginning of a text from the network, fit for a line of a message.
+fn excerpt(text: &str) -> String {
+    text.trim().chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn basic(user: &Secret, password: &Secret) -> Result<HeaderValue, SourceError> {
@@ -374,6 +378,16 @@ mod tests {
         for body in ["", "<html>", "[]", r#"{"messages":1.5}"#, r#"{"messages":"7"}"#] {
             let error = figures(target("http://h/v", "q"), 200, body).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::BadReply, "{body}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_quotes_little_of_a_reply_and_no_control_characters() {
+        let long: &'static str = format!("{{\"messages\":\"{}\"}}", "x".repeat(100_000)).leak();
+        for (status, body) in [(200, long), (500, long), (500, "\u{1b}[2Jgone\nERROR forged")] {
+            let error = figures(target("http://h/v", "q"), status, body).await.unwrap_err();
+            assert!(error.message.len() < 400, "{}", error.message.len());
+            assert!(!error.message.contains(|c: char| c.is_control()), "{error}");
         }
     }
 

@@ -79,7 +79,8 @@ fn each_mistake_is_refused_in_the_words_of_keda() {
         (&[AMQP, ("queueLength", "1"), ("value", "1")], &[], "queueLength is deprecated; use mode and value"),
         (&[AMQP, ("value", "1")], &[], "mode must be specified"),
         (&[AMQP, ("mode", "QueueLength")], &[], "value must be specified"),
-        (&[AMQP, ("mode", "QueueLength"), ("value", "-1")], &[], "value must be greater than 0"),
+        (&[AMQP, ("mode", "QueueLength"), ("value", "-1")], &[], "value must be at least 0.001"),
+        (&[AMQP, ("queueLength", "0.0004")], &[], "queueLength must be at least 0.001"),
         (
             &[AMQP, ("mode", "Length"), ("value", "1")],
             &[],
