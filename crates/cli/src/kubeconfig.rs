@@ -16,7 +16,7 @@ const NAME: &str = "tidemark";
 /// Writes a kubeconfig that only the user may read. It is complete whenever it exists.
 ///
 /// # Errors
-/// The file or its folder cannot be written, or the file is there and is not one that this function wrote.
+/// The file or its folder cannot be written, or the file holds something that this function did not write.
 pub fn write(path: &Path, server: &str, ca: &str, token: &str) -> anyhow::Result<()> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": NAME,
@@ -27,7 +27,7 @@ pub fn write(path: &Path, server: &str, ca: &str, token: &str) -> anyhow::Result
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME}}],
     });
     let failed = || format!("cannot write the kubeconfig {}", path.display());
-    if path.try_exists().with_context(failed)? && servers(path).is_none() {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) && servers(path).is_none() {
         return Err(anyhow!("it is there already, and no earlier `tidemark up` wrote it")).with_context(failed);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

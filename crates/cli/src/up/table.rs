@@ -168,7 +168,7 @@ mod tests {
                 "OBJECT       TARGET             REPLICAS  WANTED  BOUNDS  STATE",
                 "shop/orders  Deployment/orders  1         3       0..10   active",
                 "  s0-rabbitmq-orders: 12 of 5 per replica, active, read 2 s ago",
-                "  because at 1 replicas the HPA decides",
+                "  because at 1 replica the HPA decides",
             ]
         );
     }

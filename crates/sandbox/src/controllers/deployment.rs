@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, ReplicaSet, ReplicaSetSpec,
 };
@@ -34,7 +35,6 @@ pub(super) async fn run(client: Client, clock: Clock) {
         queue: Queue::default(),
     };
     loop {
-        use futures::StreamExt;
         tokio::select! {
             biased;
             Some(event) = deployments_seen.next() => controller.saw_deployment(event),

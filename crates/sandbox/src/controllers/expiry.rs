@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::watcher;
@@ -16,7 +17,6 @@ const KEPT: Duration = Duration::from_secs(3600);
 
 /// Runs for ever; dropping the future stops the controller.
 pub(super) async fn run(client: Client) {
-    use futures::StreamExt;
     let mut seen = watch::<Event>(&client);
     let mut expiry = Expiry { client, events: Cache::default(), queue: Queue::default(), changed: BTreeMap::new() };
     loop {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::watcher::Event;
@@ -30,7 +31,6 @@ pub(super) async fn run(client: Client, clock: Clock, startup: Duration) {
         addresses: NETWORK,
     };
     loop {
-        use futures::StreamExt;
         tokio::select! {
             biased;
             Some(event) = seen.next() => kubelet.saw(event),

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
@@ -32,7 +33,6 @@ pub(super) async fn run(client: Client, clock: Clock) {
         queue: Queue::default(),
     };
     loop {
-        use futures::StreamExt;
         tokio::select! {
             biased;
             Some(event) = sets_seen.next() => controller.saw_set(event),

@@ -21,6 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A container that ran for so long has no history of failures any more.
 const GOOD_RUN: Duration = Duration::from_secs(600);
+/// The exit code of a container that could not be started.
+const NOT_STARTED: i32 = 128;
 /// A shim ends its group by itself at the end of the grace; after this much more it is ended from here.
 const SHIM_LATE: Duration = Duration::from_secs(2);
 
@@ -97,65 +99,79 @@ impl Runner<'_> {
     /// Runs the container until it is done for good or stopped, and returns its last exit code.
     pub(super) async fn run(mut self) -> Option<i32> {
         let mut failures = 0;
-        loop {
-            if self.stop.borrow().is_some() {
-                return None;
-            }
+        while self.stop.borrow().is_none() {
             let begun = Instant::now();
-            let mut wait = match self.once().await {
+            let wait = match self.once().await {
                 Run::Ended(ended) => {
                     let code = ended.code;
-                    self.view.state = State::Terminated(ended.clone());
-                    (self.view.ready, self.view.started) = (false, false);
-                    let done = match self.restart {
-                        Restart::Always => false,
-                        Restart::OnFailure => code == 0,
-                        Restart::Never => true,
-                    };
-                    self.tell();
-                    if done || self.stop.borrow().is_some() {
+                    if self.done(ended) {
                         return Some(code);
                     }
-                    self.view.last = Some(ended);
-                    if begun.elapsed() >= GOOD_RUN {
-                        failures = 0;
-                    }
-                    let pause = pause(failures);
-                    failures += 1;
-                    self.view.restarts += 1;
-                    pause
+                    failures = if begun.elapsed() >= GOOD_RUN { 1 } else { failures + 1 };
+                    self.back_off(pause(failures - 1))
                 }
                 Run::NotStarted(obstacle) => {
-                    let event = if obstacle.reason == "RunContainerError" { "Failed" } else { obstacle.reason };
-                    self.event(true, event, format!("Error: {}", obstacle.message));
-                    self.view.state = State::Waiting { reason: obstacle.reason, message: obstacle.message };
-                    self.tell();
-                    if self.restart == Restart::Never && obstacle.reason == "RunContainerError" {
-                        return Some(128);
+                    if self.hindered(obstacle) {
+                        return Some(NOT_STARTED);
                     }
                     // What is missing may come any time; the kubelet looks about as often.
                     FIRST_PAUSE
                 }
             };
-            if let State::Terminated(_) = self.view.state
-                && !wait.is_zero()
-            {
-                let (name, pod) = (&self.container.name, self.pod.name_any());
-                let message = format!("back-off {} s restarting failed container={name} pod={pod}", wait.as_secs());
-                self.event(true, "BackOff", format!("Back-off restarting failed container {name} in pod {pod}"));
-                self.view.state = State::Waiting { reason: "CrashLoopBackOff", message };
-                self.tell();
-            }
-            if wait.is_zero() {
-                // A container that ends at once, again and again, must not keep a core busy before the pauses begin.
-                wait = Duration::from_millis(10);
-            }
             tokio::select! {
                 biased;
                 _ = self.stop.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        None
+    }
+
+    /// Enters the end of a run and says whether it was the last.
+    fn done(&mut self, ended: Ended) -> bool {
+        let done = match self.restart {
+            Restart::Always => false,
+            Restart::OnFailure => ended.code == 0,
+            Restart::Never => true,
+        };
+        self.view.state = State::Terminated(ended.clone());
+        (self.view.ready, self.view.started) = (false, false);
+        self.tell();
+        if done || self.stop.borrow().is_some() {
+            return true;
+        }
+        self.view.last = Some(ended);
+        self.view.restarts += 1;
+        false
+    }
+
+    /// Enters that the next run comes after a pause.
+    fn back_off(&mut self, pause: Duration) -> Duration {
+        if pause.is_zero() {
+            return pause;
+        }
+        let (name, pod) = (&self.container.name, self.pod.name_any());
+        let message = format!("back-off {} s restarting failed container={name} pod={pod}", pause.as_secs());
+        self.event(true, "BackOff", format!("Back-off restarting failed container {name} in pod {pod}"));
+        self.view.state = State::Waiting { reason: "CrashLoopBackOff", message };
+        self.tell();
+        pause
+    }
+
+    /// Enters that the container could not be started and says whether that is the end of it.
+    fn hindered(&mut self, obstacle: Obstacle) -> bool {
+        let failed = obstacle.reason == "RunContainerError";
+        let event = if failed { "Failed" } else { obstacle.reason };
+        self.event(true, event, format!("Error: {}", obstacle.message));
+        let done = failed && self.restart == Restart::Never;
+        self.view.state = if done {
+            let now = self.node.clock.now();
+            State::Terminated(Ended { code: NOT_STARTED, signal: None, started: now, finished: now })
+        } else {
+            State::Waiting { reason: obstacle.reason, message: obstacle.message }
+        };
+        self.tell();
+        done
     }
 
     async fn once(&mut self) -> Run {

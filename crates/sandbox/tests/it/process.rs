@@ -228,6 +228,16 @@ async fn a_program_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_pod_that_cannot_start_and_is_never_restarted_has_failed() {
+    let machine = Machine::new("never-started");
+    let containers = json!([{ "name": "main", "image": "none", "command": ["no-such-program"] }]);
+    machine.create(json!({ "restartPolicy": "Never", "containers": containers })).await;
+    let pod = machine.until(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed")).await;
+    assert_eq!(state(&pod).unwrap().terminated.as_ref().unwrap().exit_code, 128);
+    machine.finish().await;
+}
+
+#[tokio::test]
 async fn a_missing_secret_keeps_the_container_from_starting() {
     let machine = Machine::new("no-secret");
     let variable = json!({ "name": "X", "valueFrom": { "secretKeyRef": { "name": "login", "key": "x" } } });
