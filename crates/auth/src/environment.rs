@@ -9,6 +9,9 @@ use crate::AuthError;
 use crate::expansion::expand;
 use crate::objects::{Kind, Objects, describe};
 
+/// The most bytes of all names and values together. No more can be given to a process on Linux.
+const LIMIT: usize = 6 * 1024 * 1024;
+
 /// The container of that name, or the first one. `None` when the pod has none at all. Only ordinary containers count.
 ///
 /// # Errors
@@ -25,13 +28,16 @@ pub(crate) fn container<'a>(pod: &'a PodSpec, name: Option<&str>) -> Result<Opti
 /// Resolves a container's variables: those of `envFrom` first, then `env` in its order, later ones over earlier ones.
 /// A source that only a running pod has (`fieldRef` and the like) leaves its variable out, and so does a Secret when
 /// `secrets` is false.
+///
+/// # Errors
+/// An object that is needed is missing or cannot be read; the environment is larger than any process could have.
 pub(crate) async fn resolve(
     objects: &mut Objects<'_>,
     namespace: &str,
     container: &Container,
     secrets: bool,
 ) -> Result<BTreeMap<String, Secret>, AuthError> {
-    let mut env: BTreeMap<String, Secret> = BTreeMap::new();
+    let mut env = Environment { variables: BTreeMap::new(), left: LIMIT, container };
     for source in container.env_from.iter().flatten() {
         let Some((kind, name, optional)) = whole(source) else { continue };
         if kind == Kind::Secret && !secrets {
@@ -40,8 +46,10 @@ pub(crate) async fn resolve(
         match objects.data(kind, namespace, name).await? {
             Some(data) => {
                 let prefix = source.prefix.as_deref().unwrap_or_default();
-                let texts = data.iter().filter_map(|(key, text)| Some((format!("{prefix}{key}"), text.clone()?)));
-                env.extend(texts);
+                for (key, text) in data.iter() {
+                    let Some(text) = text else { continue };
+                    env.set(format!("{prefix}{key}"), text.clone())?;
+                }
             }
             None if optional => {}
             None => return Err(missing(kind, namespace, name, container)),
@@ -60,11 +68,34 @@ pub(crate) async fn resolve(
                     None => return Err(missing(kind, namespace, name, container)),
                 }
             }
-            (text, _) => Secret::from(expand(text, |name| env.get(name).map(Secret::expose))),
+            (text, _) => {
+                let expanded = expand(text, env.left, |name| env.variables.get(name).map(Secret::expose));
+                Secret::from(expanded.ok_or_else(|| too_large(container))?)
+            }
         };
-        env.insert(variable.name.clone(), value);
+        env.set(variable.name.clone(), value)?;
     }
-    Ok(env)
+    Ok(env.variables)
+}
+
+/// The variables so far, and how many bytes may still come.
+struct Environment<'a> {
+    variables: BTreeMap<String, Secret>,
+    left: usize,
+    container: &'a Container,
+}
+
+impl Environment<'_> {
+    fn set(&mut self, name: String, value: Secret) -> Result<(), AuthError> {
+        let size = name.len() + value.expose().len();
+        self.left = self.left.checked_sub(size).ok_or_else(|| too_large(self.container))?;
+        self.variables.insert(name, value);
+        Ok(())
+    }
+}
+
+fn too_large(container: &Container) -> AuthError {
+    AuthError::EnvironmentTooLarge(container.name.clone())
 }
 
 /// The object of an `envFrom` entry, and whether it may be missing.

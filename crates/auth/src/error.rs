@@ -16,6 +16,9 @@ pub enum AuthError {
     /// The scale target's pods have no such container.
     #[error("the scale target has no container \"{0}\"")]
     UnknownContainer(String),
+    /// The container's variables are larger than what a process can be given.
+    #[error("container \"{0}\" of the scale target: its environment is larger than 6 MiB, which no process can have")]
+    EnvironmentTooLarge(String),
     /// The authentication uses a source that this version cannot read.
     #[error("{object}: {field} is not supported yet")]
     Unsupported {

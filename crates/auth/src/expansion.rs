@@ -2,8 +2,10 @@
 
 /// Replaces each `$(NAME)` by what `known` gives. A name that is not known and an unclosed reference stay as they are;
 /// `$$` gives `$`, so that `$$(NAME)` gives `$(NAME)`.
-pub(crate) fn expand<'a>(value: &str, known: impl Fn(&str) -> Option<&'a str>) -> String {
-    let mut expanded = String::with_capacity(value.len());
+///
+/// `None` when it becomes longer than `limit` bytes: variables that name each other twice double with each line.
+pub(crate) fn expand<'a>(value: &str, limit: usize, known: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+    let mut expanded = String::with_capacity(value.len().min(limit));
     let mut rest = value;
     while let Some(dollar) = rest.find('$') {
         expanded.push_str(&rest[..dollar]);
@@ -21,9 +23,12 @@ pub(crate) fn expand<'a>(value: &str, known: impl Fn(&str) -> Option<&'a str>) -
             expanded.push('$');
             after
         };
+        if expanded.len() > limit {
+            return None;
+        }
     }
     expanded.push_str(rest);
-    expanded
+    (expanded.len() <= limit).then_some(expanded)
 }
 
 #[cfg(test)]
@@ -47,7 +52,7 @@ mod tests {
             ("$()", "$()"),
             ("", ""),
         ] {
-            assert_eq!(expand(value, known), expanded, "{value}");
+            assert_eq!(expand(value, 100, known).as_deref(), Some(expanded), "{value}");
         }
     }
 
@@ -62,7 +67,15 @@ mod tests {
             ("$(HOST", "$(HOST"),
             ("$((HOST)", "$((HOST)"),
         ] {
-            assert_eq!(expand(value, known), expanded, "{value}");
+            assert_eq!(expand(value, 100, known).as_deref(), Some(expanded), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_too_long_is_not_built() {
+        assert_eq!(expand("$(HOST)", 6, known).as_deref(), Some("rabbit"));
+        for value in ["$(HOST)", "$(HOST)$(HOST)$(HOST)", "$$$$$$$$$$$$", "abcdef"] {
+            assert_eq!(expand(value, 5, known), None, "{value}");
         }
     }
 }

@@ -105,7 +105,8 @@ impl Resolver {
     /// unset. Empty when there is no container at all.
     ///
     /// # Errors
-    /// No container of that name; a Secret or ConfigMap that the container needs is missing or cannot be read.
+    /// No container of that name; a Secret or ConfigMap that the container needs is missing or cannot be read; more than
+    /// 6 MiB in all.
     pub async fn container_env(
         &self,
         namespace: &str,

@@ -412,6 +412,19 @@ async fn a_container_whose_needs_are_missing_has_no_environment() {
 }
 
 #[tokio::test]
+async fn variables_that_double_with_each_line_do_not_eat_the_memory() {
+    let doubling = |i: usize| json!({"name": format!("V{i}"), "value": format!("$(V{0})$(V{0})", i - 1)});
+    let first = [json!({"name": "V0", "value": "x"})];
+    let env: Vec<Value> = first.into_iter().chain((1..64).map(doubling)).collect();
+    let error = Server::default().env(&pod(json!([{"name": "worker", "env": env}])), None).await.unwrap_err();
+    assert_eq!(error, AuthError::EnvironmentTooLarge("worker".to_owned()));
+
+    let wide = json!([{"name": "V0", "value": "x".repeat(1 << 20)}, {"name": "V1", "value": "$(V0)".repeat(1 << 16)}]);
+    let error = Server::default().env(&pod(json!([{"name": "worker", "env": wide}])), None).await.unwrap_err();
+    assert_eq!(error, AuthError::EnvironmentTooLarge("worker".to_owned()));
+}
+
+#[tokio::test]
 async fn environment_references_resolve_as_the_conformance_cases_say() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/engine/util.json");
     if !Path::new(path).exists() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::reason::Reason;
-pub use crate::verdict::{Status, Verdict};
+use crate::verdict::{Status, Verdict};
 
 #[cfg(test)]
 mod tests;
@@ -142,7 +142,7 @@ pub struct Decision {
 /// scale target could not be read.
 ///
 /// Only when every trigger was read and is quiet may the workload go to zero or idle. A trigger that was not read yet
-/// leaves the Active condition alone, unless another one is active.
+/// leaves the Active condition alone, unless another one is active; no trigger at all is as good as one not read.
 ///
 /// To be called when a trigger was read, and not merely because a cooldown has ended: what was read before its end says
 /// nothing about now.
@@ -185,7 +185,8 @@ pub fn decide(
         decision.active_condition = Some(active_verdict(read_active || resource_only));
         while_active(policy, controls, triggers, replicas, &mut decision);
     } else {
-        if !triggers.iter().any(|trigger| trigger.outcome == Outcome::Unknown) {
+        let known = |trigger: &TriggerState| trigger.outcome != Outcome::Unknown;
+        if !triggers.is_empty() && triggers.iter().all(known) {
             let message = "no trigger is active";
             decision.active_condition = Some(Verdict::new(Status::False, "ScalerNotActive", message));
         }
@@ -293,7 +294,8 @@ fn deactivate(
         decision.reasons.push(Reason::ScaleInPaused);
         return;
     }
-    if !triggers.iter().all(|trigger| matches!(trigger.outcome, Outcome::Read { .. })) {
+    let read = |trigger: &TriggerState| matches!(trigger.outcome, Outcome::Read { .. });
+    if triggers.is_empty() || !triggers.iter().all(read) {
         decision.reasons.push(Reason::DeactivationNeedsEveryTrigger);
         return;
     }

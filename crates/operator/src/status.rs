@@ -1,5 +1,7 @@
 //! A ScaledObject's status: conditions, and the merge patch that carries what changed.
 
+use std::ops::Deref;
+
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Map, Value, json};
@@ -15,6 +17,8 @@ pub(crate) const ACTIVE: &str = "Active";
 pub(crate) const FALLBACK: &str = "Fallback";
 pub(crate) const PAUSED: &str = "Paused";
 pub(crate) const HPA_ACTIVE: &str = "HPAActive";
+/// The conditions that this operator writes; those of other types are other people's.
+const OWN: [&str; 5] = [READY, ACTIVE, FALLBACK, PAUSED, HPA_ACTIVE];
 
 /// A condition of a status.
 pub(crate) fn condition<'a>(status: &'a ScaledObjectStatus, kind: &str) -> Option<&'a Condition> {
@@ -55,7 +59,7 @@ pub(crate) fn set(status: &mut ScaledObjectStatus, condition: Condition) {
 }
 
 /// The conditions that every object has before its first check.
-pub(crate) fn initial_conditions() -> [Condition; 4] {
+fn initial_conditions() -> [Condition; 4] {
     [
         new_condition(READY, "Unknown", "", ""),
         new_condition(ACTIVE, "Unknown", "", ""),
@@ -64,17 +68,94 @@ pub(crate) fn initial_conditions() -> [Condition; 4] {
     ]
 }
 
-/// The status that goes on when somebody else has written too: ours, and those of their conditions that are not ours.
-pub(crate) fn rebase(ours: &mut ScaledObjectStatus, theirs: &ScaledObjectStatus) {
-    for foreign in theirs.conditions.iter().flatten() {
-        if condition(ours, &foreign.type_).is_none() {
-            set(ours, foreign.clone());
+/// The status that goes on when somebody else has written too: ours, with the conditions of other people as they have
+/// them.
+fn rebase(ours: &mut ScaledObjectStatus, theirs: &ScaledObjectStatus) {
+    let is_own = |condition: &Condition| OWN.contains(&condition.type_.as_str());
+    if let Some(conditions) = &mut ours.conditions {
+        conditions.retain(|ours| is_own(ours) || condition(theirs, &ours.type_).is_some());
+    }
+    for foreign in theirs.conditions.iter().flatten().filter(|condition| !is_own(condition)) {
+        set(ours, foreign.clone());
+    }
+}
+
+/// A status as it should be, beside what the API server has of it.
+///
+/// What is there and the object's version are always taken over together: a patch from the one is good for the other
+/// only, and with any other version the API server refuses it.
+pub(crate) struct Tracked {
+    wanted: ScaledObjectStatus,
+    /// What the API server has, where that is not what is wanted.
+    there: Option<Box<ScaledObjectStatus>>,
+    resource_version: Box<str>,
+}
+
+impl Tracked {
+    /// A status as the API server has it; it should have all the conditions.
+    pub(crate) fn new(there: ScaledObjectStatus) -> Self {
+        let mut tracked = Self { wanted: there, there: None, resource_version: "".into() };
+        for initial in initial_conditions() {
+            if condition(&tracked.wanted, &initial.type_).is_none() {
+                tracked.set(initial);
+            }
         }
+        tracked
+    }
+
+    /// The status, about to be changed.
+    pub(crate) fn change(&mut self) -> &mut ScaledObjectStatus {
+        if self.there.is_none() {
+            self.there = Some(Box::new(self.wanted.clone()));
+        }
+        &mut self.wanted
+    }
+
+    /// Changes the condition of that type, if it is another one.
+    pub(crate) fn set(&mut self, wanted: Condition) {
+        if condition(&self.wanted, &wanted.type_) != Some(&wanted) {
+            set(self.change(), wanted);
+        }
+    }
+
+    pub(crate) fn replace(&mut self, wanted: ScaledObjectStatus) {
+        if wanted != self.wanted {
+            *self.change() = wanted;
+        }
+    }
+
+    /// Takes over what the API server has, as of that version of the object.
+    pub(crate) fn seen(&mut self, resource_version: Option<&str>, there: ScaledObjectStatus) {
+        rebase(&mut self.wanted, &there);
+        self.written(resource_version, there);
+    }
+
+    /// The API server has `there` now.
+    pub(crate) fn written(&mut self, resource_version: Option<&str>, there: ScaledObjectStatus) {
+        self.resource_version = resource_version.unwrap_or_default().into();
+        self.there = (there != self.wanted).then(|| Box::new(there));
+    }
+
+    /// What has to be written, and against which version.
+    pub(crate) fn patch(&mut self) -> Option<(String, Value)> {
+        let patch = difference(self.there.as_ref()?, &self.wanted);
+        if patch.is_none() {
+            self.there = None;
+        }
+        Some((self.resource_version.to_string(), patch?))
+    }
+}
+
+impl Deref for Tracked {
+    type Target = ScaledObjectStatus;
+
+    fn deref(&self) -> &ScaledObjectStatus {
+        &self.wanted
     }
 }
 
 /// The merge patch that turns `old` into `new`; nothing where they are equal.
-pub(crate) fn difference(old: &ScaledObjectStatus, new: &ScaledObjectStatus) -> Option<Value> {
+fn difference(old: &ScaledObjectStatus, new: &ScaledObjectStatus) -> Option<Value> {
     // A status holds nothing that JSON cannot: texts, numbers, maps with text keys.
     let old = serde_json::to_value(old).unwrap_or_default();
     let new = serde_json::to_value(new).unwrap_or_default();
@@ -118,7 +199,13 @@ pub(crate) enum Written {
 }
 
 /// Writes a status patch against the version of the object that it was made for.
-pub(crate) async fn write(client: Client, key: &ObjectKey, resource_version: &str, patch: Value) -> Written {
+pub(crate) async fn write(
+    client: Client,
+    key: &ObjectKey,
+    uid: &str,
+    resource_version: &str,
+    patch: Value,
+) -> Written {
     let api: Api<ScaledObject> = Api::namespaced(client, &key.namespace);
     let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": patch});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
@@ -135,6 +222,8 @@ pub(crate) async fn write(client: Client, key: &ObjectKey, resource_version: &st
         return Written::Failed(client::describe(&error));
     }
     match api.get(&key.name).await {
+        // Another object has the name by now: it has its own status.
+        Ok(object) if object.metadata.uid.as_deref() != Some(uid) => Written::Gone,
         Ok(object) => Written::Conflict(Box::new(object)),
         Err(error) if client::is_absent(&error) => Written::Gone,
         Err(error) => Written::Failed(client::describe(&error)),
@@ -185,9 +274,27 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_others_survive_a_conflict() {
-        let mut ours = with(&[("Ready", "True")]);
+    fn conditions_of_others_are_as_they_have_them_and_ours_as_we_have_them() {
+        let mut ours = with(&[("Ready", "True"), ("Theirs", "False"), ("Removed", "True")]);
         rebase(&mut ours, &with(&[("Ready", "False"), ("Theirs", "True")]));
-        assert!(is_true(&ours, "Ready") && is_true(&ours, "Theirs"));
+        assert_eq!(ours, with(&[("Ready", "True"), ("Theirs", "True")]));
+    }
+
+    #[test]
+    fn a_patch_is_made_from_what_was_seen_last_and_for_its_version() {
+        let mut status = Tracked::new(ScaledObjectStatus::default());
+        status.seen(Some("1"), ScaledObjectStatus::default());
+        let (version, _) = status.patch().unwrap();
+        assert_eq!(version, "1");
+        status.written(Some("2"), (*status).clone());
+        assert_eq!(status.patch(), None);
+        let mut theirs = (*status).clone();
+        set(&mut theirs, new_condition("Theirs", "True", "", ""));
+        status.seen(Some("3"), theirs);
+        assert_eq!(status.patch(), None, "what others write is not written again");
+        status.set(ready());
+        let (version, patch) = status.patch().unwrap();
+        assert_eq!(version, "3");
+        assert_eq!(patch["conditions"].as_array().unwrap().len(), 5);
     }
 }

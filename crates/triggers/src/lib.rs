@@ -1,8 +1,8 @@
 //! The catalogue of trigger types: one file or folder per type, grouped by what they speak to.
 
-pub mod http;
-pub mod messaging;
-pub mod time;
+mod http;
+mod messaging;
+mod time;
 
 use std::sync::Arc;
 

@@ -7,11 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use xtask::network::free_ports;
 
-use crate::desk::{Desk, Up, workload};
-
-/// An always active cron trigger.
-const CRON: &str =
-    "{type: cron, metadata: {timezone: UTC, start: '0 0 1 1 *', end: '59 23 31 12 *', desiredReplicas: '1'}}";
+use crate::desk::{CRON, Desk, Up, workload};
 
 #[tokio::test]
 async fn each_bad_object_says_what_is_wrong_and_the_healthy_one_keeps_scaling() {

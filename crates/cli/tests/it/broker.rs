@@ -132,6 +132,7 @@ async fn a_refused_login_and_a_missing_queue_say_so_and_disturb_no_other_object(
     produce(&desk, &url, queue, 47).await;
     up.until_replicas(45, "healthy", 4..=4).await;
     let told = told(&up).await;
+    assert!(told.contains(&refused));
     for secret in ["sesame-one", "sesame-two", &STANDARD.encode(login_url(place))] {
         assert!(!told.contains(secret), "{secret} in: {told}");
     }

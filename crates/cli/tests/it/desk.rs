@@ -318,6 +318,10 @@ pub fn ready(object: &ScaledObject) -> Condition {
     found.cloned().unwrap_or_default()
 }
 
+/// A trigger that is active all the year.
+pub const CRON: &str =
+    "{type: cron, metadata: {timezone: UTC, start: '0 0 1 1 *', end: '59 23 31 12 *', desiredReplicas: '1'}}";
+
 /// A Deployment without replicas, and a ScaledObject of the same name that looks every second. `spec` are further lines
 /// of its spec, `trigger` is its trigger in YAML's flow style.
 pub fn workload(name: &str, spec: &str, trigger: &str) -> String {

@@ -5,10 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::desk::{Desk, Up, skip, workload};
-
-const CRON: &str =
-    "{type: cron, metadata: {timezone: UTC, start: '0 0 1 1 *', end: '59 23 31 12 *', desiredReplicas: '1'}}";
+use crate::desk::{CRON, Desk, Up, skip, workload};
 
 /// kubectl from the control plane's folder, else the one on the path; a visible skip where there is none.
 fn find() -> Option<PathBuf> {

@@ -170,7 +170,10 @@ fn a_trigger_that_was_not_read_yet_changes_nothing() {
 
 #[test]
 fn no_triggers_at_all_say_nothing() {
-    assert_eq!(run(&policy(), Controls::default(), &[], 0).action, Action::Nothing);
+    for replicas in [0, 3] {
+        let decision = run(&policy(), Controls::default(), &[], replicas);
+        assert_eq!((decision.action, decision.active_condition), (Action::Nothing, None));
+    }
 }
 
 #[test]

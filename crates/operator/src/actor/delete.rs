@@ -25,6 +25,9 @@ impl Actor {
         self.deleting = true;
         self.stop_polling("the ScaledObject is being deleted");
         self.work = FuturesUnordered::new();
+        for request in std::mem::take(&mut self.early) {
+            self.on_metric_request(request);
+        }
         (self.reconcile_retry, self.status_retry) = (Retry::default(), Retry::default());
         if object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             self.finalize(Some(object));
@@ -45,6 +48,8 @@ impl Actor {
             }
             Err(message) => {
                 self.delete_retry.after_failure();
+                let ObjectKey { namespace, name } = &*self.key;
+                tracing::warn!(namespace, name, message, "the finalizer of a ScaledObject cannot be removed");
                 self.tell_error(Stage::Deletion, message);
             }
         }

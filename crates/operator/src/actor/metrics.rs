@@ -44,10 +44,11 @@ impl Actor {
             return self.early.push(request);
         }
         if self.slots.is_empty() {
-            let reason = match (&self.check_failure, self.controls.paused) {
-                (_, true) => "the ScaledObject is paused",
-                (Some(failure), _) => failure,
-                (None, _) => "the ScaledObject's triggers are not built yet",
+            let reason = match &self.check_failure {
+                _ if self.deleting => "the ScaledObject is being deleted",
+                _ if self.controls.paused => "the ScaledObject is paused",
+                Some(failure) => failure,
+                None => "the ScaledObject's triggers are not built yet",
             };
             return request.refuse(reason);
         }
@@ -102,5 +103,9 @@ fn answer(slot: &Slot, metric: &str, ctx: &Context) -> Result<Vec<MetricValue>, 
         timestamp,
     };
     let matching = slot.metrics().iter().zip(readings.iter()).filter(|(spec, _)| is_named(spec, metric));
-    Ok(matching.map(value).collect())
+    match matching.map(value).collect::<Vec<_>>() {
+        // The trigger's parameters have changed, and with them its metrics.
+        values if values.is_empty() => Err(MetricError::NoSuchMetric(metric.to_owned())),
+        values => Ok(values),
+    }
 }

@@ -32,13 +32,13 @@ use crate::context::Context;
 use crate::hpa::HpaView;
 use crate::observation::{Life, ObjectKey, Stage, What};
 use crate::snapshot::Entry;
-use crate::status::{self, Written};
+use crate::status::{self, Tracked, Written};
 use crate::target::{Found, Scaled, Target, TargetError, Template};
 
 pub(crate) use metrics::MetricRequest;
 use reconcile::Reconciled;
 use slot::Slot;
-use trigger::{BuildResult, Fetched};
+use trigger::{BuildResult, Fetched, needs_resolution};
 
 /// Pause before the first repeat of what failed; it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -74,7 +74,7 @@ enum Done {
     /// The target's replicas, read because a decision needs them.
     Replicas(Result<i32, String>),
     /// The target, read because its generation changed.
-    Target(Box<Result<Found, TargetError>>),
+    Target(Box<(Target, Result<Found, TargetError>)>),
     Scaled(Box<poll::ScaleDone>),
     Status(Box<(Written, ScaledObjectStatus)>),
     /// Triggers built again to see whether their parameters have changed.
@@ -132,7 +132,6 @@ pub(crate) struct Actor {
     work: FuturesUnordered<Work>,
 
     uid: Arc<str>,
-    resource_version: String,
     generation: i64,
     created: Timestamp,
     spec: Arc<ScaledObjectSpec>,
@@ -140,10 +139,7 @@ pub(crate) struct Actor {
     deleting: bool,
     delete_retry: Retry,
 
-    /// The status as it should be.
-    status: ScaledObjectStatus,
-    /// The status as the API server has it, where that is another one.
-    written: Option<Box<ScaledObjectStatus>>,
+    status: Tracked,
     writing_status: bool,
     status_retry: Retry,
 
@@ -157,7 +153,7 @@ pub(crate) struct Actor {
     check_failure: Option<Arc<str>>,
 
     target: Option<TargetState>,
-    /// A generation that the watch told of before the target was known.
+    /// What the watch told of the target while it was being checked, read or scaled.
     target_event: Option<i64>,
     reading_target: bool,
     hpa: Option<HpaState>,
@@ -210,31 +206,28 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
+            // Time and work come in portions; a mailbox that never runs dry must not hold them up.
+            () = &mut timer, if wake.is_some() => actor.on_time(),
+            Some(done) = actor.work.next(), if !actor.work.is_empty() => actor.on_done(done),
             message = inbox.recv() => match message {
                 Some(message) => actor.on_message(message),
                 None => break,
             },
-            Some(done) = actor.work.next(), if !actor.work.is_empty() => actor.on_done(done),
-            () = &mut timer, if wake.is_some() => actor.on_time(),
         }
     }
 }
 
 impl Actor {
     fn new(ctx: Arc<Context>, entry: Arc<Entry>, object: &ScaledObject, first_poll: Duration) -> Self {
-        let mut status = object.status.clone().unwrap_or_default();
-        // A status without all its conditions is that of an object nobody has looked at yet.
-        let before = status.clone();
-        for condition in status::initial_conditions() {
-            if status::condition(&status, &condition.type_).is_none() {
-                status::set(&mut status, condition);
-            }
-        }
+        let status = Tracked::new(object.status.clone().unwrap_or_default());
         let was_active = status::is_true(&status, status::ACTIVE);
-        // An object that was active may have been so until just now: its cooldown begins anew rather than too early.
-        let last_active = match was_active {
-            true => Some(ctx.clock.now()),
-            false => status.last_active_time.as_ref().map(|time| time.0),
+        let was_quiet = status::condition(&status, status::ACTIVE).is_some_and(|active| active.status == "False");
+        // An object that was active, or may have been, was so until just now: its cooldown begins anew rather than too
+        // early.
+        let last_active = match &status.last_active_time {
+            Some(time) if was_quiet => Some(time.0),
+            None if !was_active => None,
+            _ => Some(ctx.clock.now()),
         };
         Self {
             key: entry.key.clone(),
@@ -242,14 +235,12 @@ impl Actor {
             entry,
             work: FuturesUnordered::new(),
             uid: object.metadata.uid.clone().unwrap_or_default().into(),
-            resource_version: String::new(),
             generation: i64::MIN,
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
             spec: Arc::default(),
             controls: Controls::default(),
             deleting: false,
             delete_retry: Retry::default(),
-            written: (before != status).then(|| Box::new(before)),
             status,
             writing_status: false,
             status_retry: Retry::default(),
@@ -337,7 +328,9 @@ impl Actor {
 
     /// Takes over an object as the API server has it now, and checks it.
     fn on_object(&mut self, object: Box<ScaledObject>) {
-        if self.deleting {
+        // A check may have read a newer one; the watch will come to it.
+        let is_old = object.metadata.generation.unwrap_or_default() < self.generation;
+        if self.deleting || is_old {
             return;
         }
         self.adopt(&object);
@@ -351,13 +344,12 @@ impl Actor {
 
     /// Remembers of an object what is needed between two reconciles.
     fn adopt(&mut self, object: &ScaledObject) {
-        self.resource_version = object.resource_version().unwrap_or_default();
+        let there = object.status.clone().unwrap_or_default();
+        self.status.seen(object.metadata.resource_version.as_deref(), there);
         let generation = object.metadata.generation.unwrap_or_default();
         if generation != self.generation {
             self.generation = generation;
-            let mut spec = object.spec.clone();
-            spec.triggers.shrink_to_fit();
-            self.spec = Arc::new(spec);
+            self.spec = Arc::new(kept_of(&object.spec));
         }
         let annotations = object.annotations();
         // A count that cannot be read pauses all the same; the reconcile reports it.
@@ -397,8 +389,8 @@ impl Actor {
         if self.deleting {
             return;
         }
-        if self.reconciling || self.reading_target {
-            self.target_event = Some(generation);
+        if self.reconciling || self.reading_target || self.scaling {
+            self.put_off_target_event(generation);
         } else if self.check_failure.is_some() {
             // What a failed check was waiting for may be there now.
             self.reconcile(None);
@@ -418,12 +410,17 @@ impl Actor {
         let Some(state) = &self.target else { return };
         self.reading_target = true;
         let (ctx, target) = (self.ctx.clone(), state.target.clone());
-        self.start(async move { Done::Target(Box::new(target.read(&ctx.client, &ctx.kinds).await)) });
+        self.start(async move {
+            let found = target.read(&ctx.client, &ctx.kinds).await;
+            Done::Target(Box::new((target, found)))
+        });
     }
 
-    fn on_target_read(&mut self, found: Result<Found, TargetError>) {
+    fn on_target_read(&mut self, (target, found): (Target, Result<Found, TargetError>)) {
         self.reading_target = false;
         match found {
+            // The object scales another one by now.
+            _ if self.target.as_ref().is_none_or(|state| state.target != target) => {}
             Ok(found) => self.take_target(found),
             // The check says what is wrong, and repeats.
             Err(_) => {
@@ -435,10 +432,7 @@ impl Actor {
     }
 
     fn take_target(&mut self, found: Found) {
-        // A write of ours that is under way knows better.
-        if !self.scaling {
-            self.replicas = Some(found.replicas);
-        }
+        self.take_replicas(found.replicas);
         let Some(state) = &mut self.target else { return };
         state.generation = found.generation;
         if state.template != found.template {
@@ -447,7 +441,24 @@ impl Actor {
         }
     }
 
-    /// Goes after what the watch told of the target while it was being read.
+    /// Takes over replicas that were read, unless a write of ours is under way: then nobody knows which was earlier, and
+    /// they are read again.
+    fn take_replicas(&mut self, replicas: i32) {
+        if self.scaling {
+            self.put_off_target_event(ANOTHER_TARGET);
+        } else {
+            self.replicas = Some(replicas);
+        }
+    }
+
+    /// Keeps what the watch told of the target for later. That it is another object is not forgotten over a generation.
+    fn put_off_target_event(&mut self, generation: i64) {
+        if self.target_event != Some(ANOTHER_TARGET) {
+            self.target_event = Some(generation);
+        }
+    }
+
+    /// Goes after what the watch told of the target while it was being read or scaled.
     fn catch_up_with_target(&mut self) {
         if let Some(generation) = self.target_event.take() {
             self.on_target_event(generation);
@@ -474,6 +485,17 @@ impl Actor {
     fn tell_error(&self, stage: Stage, message: impl Into<Arc<str>>) {
         self.tell(What::Error { stage, message: message.into() });
     }
+}
+
+/// What is needed of a specification between two checks: the metadata of a trigger that draws all its parameters from
+/// there has served its turn once the trigger is built.
+fn kept_of(spec: &ScaledObjectSpec) -> ScaledObjectSpec {
+    let mut kept = ScaledObjectSpec { triggers: Vec::new(), advanced: None, ..spec.clone() };
+    kept.triggers = spec.triggers.clone();
+    for trigger in kept.triggers.iter_mut().filter(|trigger| !needs_resolution(trigger)) {
+        trigger.metadata.clear();
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -21,15 +21,15 @@ impl Actor {
         let was_pausing = status::is_true(&self.status, status::PAUSED);
         if pausing && !was_pausing {
             let text = "ScaledObject is paused";
-            self.set_condition(status::new_condition(status::PAUSED, "True", "ScaledObjectPaused", text));
+            self.status.set(status::new_condition(status::PAUSED, "True", "ScaledObjectPaused", text));
             self.tell_life(Life::Paused);
         } else if !pausing && was_pausing {
             let text = "pause annotation removed for ScaledObject";
-            self.set_condition(status::new_condition(status::PAUSED, "False", "ScaledObjectUnpaused", text));
+            self.status.set(status::new_condition(status::PAUSED, "False", "ScaledObjectUnpaused", text));
             self.tell_life(Life::Unpaused);
         }
         if self.status.paused_replica_count.is_some() && !controls::has_pause_annotation(object.annotations()) {
-            self.status_mut().paused_replica_count = None;
+            self.status.change().paused_replica_count = None;
         }
         if self.controls.paused {
             self.stop_polling("the ScaledObject is paused");

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::slot::Last;
 use super::trigger::{BuildResult, Built, Fetch, Fetched, Parts, needs_resolution};
-use super::{Actor, Done, Scaled};
+use super::{ANOTHER_TARGET, Actor, Done, Scaled};
 use crate::observation::{Asker, Life, ScaleCause, Stage, What, Write};
 
 /// A finished write of the replicas.
@@ -208,8 +208,12 @@ impl Actor {
             Scaled::Failed { from, message } => {
                 let write = Write::Scale { target, from, to, cause };
                 self.tell(What::Write { write, error: Some(message.into()) });
+                // The target may be gone, or have other replicas than it was thought to have.
+                self.put_off_target_event(ANOTHER_TARGET);
             }
         }
+        self.reconcile_waiting();
+        self.catch_up_with_target();
     }
 
     /// Puts another build of a trigger in place; whether its metrics are others than before.
@@ -240,7 +244,7 @@ impl Actor {
     pub(super) fn rebuild_triggers(&mut self, fresh: bool) {
         let indices: Vec<_> =
             (0..self.slots.len()).filter(|index| needs_resolution(&self.spec.triggers[*index])).collect();
-        if self.rebuilding {
+        if self.rebuilding || (fresh && self.reconciling) {
             self.rebuild_again |= fresh;
             return;
         }

@@ -77,7 +77,8 @@ impl Actor {
         if self.deleting {
             return;
         }
-        if self.reconciling || self.writing_status {
+        // A write of the replicas that is under way must not come to its end behind a pause.
+        if self.reconciling || self.writing_status || self.scaling {
             let newest = self.reconcile_next.take().flatten();
             self.reconcile_next = Some(object.or(newest));
             return;
@@ -123,8 +124,8 @@ impl Actor {
             self.tell_error(Stage::Check, message);
             return self.reconcile_waiting();
         }
-        // The watch tells of an object that is gone.
-        let Some(object) = done.object.take() else { return };
+        // The watch tells of an object that is gone; until then it is asked for again.
+        let Some(object) = done.object.take() else { return self.reconcile_retry.after_failure() };
         let newer = self.reconcile_next.as_ref().and_then(Option::as_ref);
         if newer.is_some_and(|newer| newer.metadata.generation != object.metadata.generation) {
             return self.reconcile_waiting();
@@ -135,7 +136,8 @@ impl Actor {
         }
         let template_changed = self.apply_target(&object, done.target.take());
         self.apply_triggers(done.triggers.take(), done.failure.is_some());
-        if template_changed {
+        // Parameters that changed while the check ran were read before or after that: nobody knows.
+        if template_changed || (!self.rebuilding && std::mem::take(&mut self.rebuild_again)) {
             self.rebuild_triggers(true);
         }
         match done.hpa.take() {
@@ -159,7 +161,7 @@ impl Actor {
     /// Takes the target over; whether the pod template is another one than the triggers were built with.
     fn apply_target(&mut self, object: &ScaledObject, target: Option<(Target, Found)>) -> bool {
         let Some((target, found)) = target else { return false };
-        let mut status = self.status.clone();
+        let mut status = (*self.status).clone();
         status.scale_target_kind = Some(target.gvk());
         status.scale_target_gvkr = Some(target.gvkr());
         status.original_replica_count.get_or_insert(found.replicas);
@@ -167,19 +169,11 @@ impl Actor {
         let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
         let authentications = distinct(references.map(|reference| reference.name.as_str()));
         status.authentications_types = (!authentications.is_empty()).then_some(authentications);
-        self.replace_status(status);
-        if !self.scaling {
-            self.replicas = Some(found.replicas);
-        }
+        self.status.replace(status);
+        self.take_replicas(found.replicas);
         let template_changed = self.target.as_ref().is_some_and(|state| state.template != found.template);
         self.target = Some(TargetState { target, generation: found.generation, template: found.template });
         template_changed
-    }
-
-    fn replace_status(&mut self, status: tidemark_api::ScaledObjectStatus) {
-        if status != self.status {
-            *self.status_mut() = status;
-        }
     }
 
     fn apply_triggers(&mut self, builds: Option<Vec<BuildResult>>, failed: bool) {
@@ -201,9 +195,9 @@ impl Actor {
         let mut old = std::mem::take(&mut self.slots).into_iter().map(Some).collect::<Vec<_>>();
         let spec = self.spec.clone();
         for (index, (trigger, build)) in spec.triggers.iter().zip(builds).enumerate() {
-            let kept = old
-                .get_mut(index)
-                .and_then(|slot| slot.take_if(|slot| unchanged && build.as_ref().is_ok_and(|built| slot.is(built))));
+            // What is at work may have been built anew since the check began: then it is the newer one.
+            let kept =
+                old.get_mut(index).and_then(|slot| slot.take_if(|slot| unchanged && build.is_ok() && slot.built.is_ok()));
             let Some(kept) = kept else {
                 let failed_before = old.get(index).and_then(Option::as_ref).and_then(|slot| slot.built.as_ref().err());
                 let news = build.as_ref().err().filter(|error| failed_before != Some(*error)).cloned();
@@ -230,11 +224,11 @@ impl Actor {
     fn apply_hpa(&mut self, view: &HpaView) {
         self.hpa = Some(HpaState { uid: view.uid.clone(), fingerprint: view.fingerprint, desired: view.desired });
         let names = self.slots.iter().flat_map(Slot::metrics).map(|metric| metric.name().to_string()).collect();
-        let mut status = self.status.clone();
+        let mut status = (*self.status).clone();
         status.hpa_name = Some(view.name.to_string());
         status.external_metric_names = Some(names);
         status.composite_scaler_name = None;
-        self.replace_status(status);
+        self.status.replace(status);
         self.report_hpa(view);
     }
 
@@ -248,10 +242,10 @@ impl Actor {
             self.tell_error(Stage::Check, failure.message.as_str());
             self.check_failure = Some(failure.message.as_str().into());
             let text = failure.message.as_str();
-            self.set_condition(status::new_condition(status::READY, "False", "ScaledObjectCheckFailed", text));
+            self.status.set(status::new_condition(status::READY, "False", "ScaledObjectCheckFailed", text));
             if self.slots.is_empty() {
                 let text = "the ScaledObject is not ready";
-                self.set_condition(status::new_condition(status::ACTIVE, "Unknown", "UnknownState", text));
+                self.status.set(status::new_condition(status::ACTIVE, "Unknown", "UnknownState", text));
             }
         } else {
             let had_failed = self.check_failure.take().is_some();
@@ -261,7 +255,7 @@ impl Actor {
             };
             // What the triggers that are at work say of themselves stays until they say otherwise.
             if self.evaluated.is_none() || status::is_true(&self.status, status::READY) || had_failed {
-                self.set_condition(ready);
+                self.status.set(ready);
                 if !was_ready {
                     self.tell_life(Life::Ready);
                 }
@@ -270,12 +264,12 @@ impl Actor {
         if let Some(replicas) = done.paused_replicas.filter(|_| self.controls.paused) {
             self.replicas = Some(replicas);
             if self.status.paused_replica_count != Some(replicas) {
-                self.status_mut().paused_replica_count = Some(replicas);
+                self.status.change().paused_replica_count = Some(replicas);
             }
         }
         if object.spec.fallback.is_none() {
             let text = "no fallback is configured";
-            self.set_condition(status::new_condition(status::FALLBACK, "False", "NoFallbackFound", text));
+            self.status.set(status::new_condition(status::FALLBACK, "False", "NoFallbackFound", text));
         }
     }
 }

@@ -3,7 +3,7 @@
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidemark_api::scaled_object::TriggerActivity;
-use tidemark_api::{Condition, ScaledObjectStatus};
+use tidemark_api::ScaledObjectStatus;
 use tidemark_engine::activation::Decision;
 use tidemark_engine::hpa::hpa_health;
 use tidemark_engine::reason::Reason;
@@ -17,31 +17,17 @@ use crate::snapshot::Snapshot;
 use crate::status::{self, Written};
 
 impl Actor {
-    /// The status, about to be changed: what the API server has of it is kept until it has the change.
-    pub(super) fn status_mut(&mut self) -> &mut ScaledObjectStatus {
-        if self.written.is_none() {
-            self.written = Some(Box::new(self.status.clone()));
-        }
-        &mut self.status
-    }
-
-    pub(super) fn set_condition(&mut self, condition: Condition) {
-        if status::condition(&self.status, &condition.type_) != Some(&condition) {
-            status::set(self.status_mut(), condition);
-        }
-    }
-
     /// Takes a decision's conditions, times and activities over into the status.
     pub(super) fn report_decision(&mut self, decision: &Decision) {
         // A failed check stays visible until a check passes.
         match &decision.ready_condition {
             Some(_) if self.check_failure.is_some() => {}
-            Some(verdict) if verdict.status == Status::True => self.set_condition(status::ready()),
-            Some(verdict) => self.set_condition(status::from_verdict(status::READY, verdict)),
+            Some(verdict) if verdict.status == Status::True => self.status.set(status::ready()),
+            Some(verdict) => self.status.set(status::from_verdict(status::READY, verdict)),
             None => {}
         }
         if let Some(verdict) = &decision.active_condition {
-            self.set_condition(status::from_verdict(status::ACTIVE, verdict));
+            self.status.set(status::from_verdict(status::ACTIVE, verdict));
         }
         if decision.last_active.is_some() {
             self.last_active = decision.last_active;
@@ -52,7 +38,7 @@ impl Actor {
         if let Some(last_active) = self.last_active.filter(|_| turned) {
             let last_active = Some(Time(whole_seconds(last_active)));
             if self.status.last_active_time != last_active {
-                self.status_mut().last_active_time = last_active;
+                self.status.change().last_active_time = last_active;
             }
         }
         if known {
@@ -78,7 +64,7 @@ impl Actor {
             }
         }
         if self.status.triggers_activity.as_ref().unwrap_or(&Default::default()) != &activities {
-            self.status_mut().triggers_activity = Some(activities);
+            self.status.change().triggers_activity = Some(activities);
         }
     }
 
@@ -87,8 +73,7 @@ impl Actor {
         let Some((state, reason, message)) = &view.scaling_active else { return };
         let health = hpa_health(Status::from_word(state), reason, message);
         let (status, reason) = (health.status.as_str(), health.reason.as_str());
-        let condition = status::new_condition(status::HPA_ACTIVE, status, reason, &health.message);
-        self.set_condition(condition);
+        self.status.set(status::new_condition(status::HPA_ACTIVE, status, reason, &health.message));
         self.flush_status();
     }
 
@@ -98,15 +83,14 @@ impl Actor {
         if self.writing_status || self.reconciling || self.deleting || self.status_retry.at.is_some() {
             return;
         }
-        let Some(written) = &self.written else { return };
-        let Some(patch) = status::difference(written, &self.status) else {
-            self.written = None;
-            return;
-        };
+        let Some((version, patch)) = self.status.patch() else { return };
         self.writing_status = true;
-        let (client, key) = (self.ctx.client.clone(), self.key.clone());
-        let (version, sent) = (self.resource_version.clone(), self.status.clone());
-        self.start(async move { Done::Status(Box::new((status::write(client, &key, &version, patch).await, sent))) });
+        let (client, key, uid) = (self.ctx.client.clone(), self.key.clone(), self.uid.clone());
+        let sent = (*self.status).clone();
+        self.start(async move {
+            let written = status::write(client, &key, &uid, &version, patch).await;
+            Done::Status(Box::new((written, sent)))
+        });
     }
 
     pub(super) fn on_status_written(&mut self, (written, sent): (Written, ScaledObjectStatus)) {
@@ -114,18 +98,15 @@ impl Actor {
         match written {
             Written::Done { resource_version } => {
                 self.status_retry.settled();
-                self.resource_version = resource_version;
-                self.written = (self.status != sent).then(|| Box::new(sent));
+                self.status.written(Some(&resource_version), sent);
                 self.tell(What::Write { write: Write::Status, error: None });
             }
             Written::Conflict(object) => {
-                self.resource_version = object.metadata.resource_version.unwrap_or_default();
-                let theirs = object.status.unwrap_or_default();
-                status::rebase(&mut self.status, &theirs);
-                self.written = Some(Box::new(theirs));
+                self.status_retry.after_failure();
+                self.status.seen(object.metadata.resource_version.as_deref(), object.status.unwrap_or_default());
             }
             // The watch will say so too.
-            Written::Gone => return,
+            Written::Gone => self.status_retry.after_failure(),
             Written::Failed(message) => {
                 self.status_retry.after_failure();
                 self.tell_error(Stage::StatusUpdate, message);

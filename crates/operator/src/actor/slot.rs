@@ -9,7 +9,7 @@ use tidemark_trigger::{Connection, ErrorKind, MetricSpec, MetricType, Reading, S
 use tokio::time::Instant;
 
 use super::metrics::MetricRequest;
-use super::trigger::{BuildResult, Built};
+use super::trigger::BuildResult;
 use crate::context::Context;
 use crate::snapshot::TriggerView;
 
@@ -53,11 +53,6 @@ impl Slot {
 
     pub(super) fn metrics(&self) -> &[MetricSpec] {
         self.built.as_ref().map(|built| built.trigger.metrics()).unwrap_or_default()
-    }
-
-    /// Whether `built` is the trigger that is at work here.
-    pub(super) fn is(&self, other: &Built) -> bool {
-        self.built.as_ref().is_ok_and(|built| Arc::ptr_eq(&built.trigger, &other.trigger))
     }
 
     /// Whether any metric was active at the last read.

@@ -80,7 +80,8 @@ async fn follow(
         let Some(target) = redirect(&response, &url)? else {
             return Ok(response);
         };
-        if !keeps_credentials(&url, &target) {
+        let trusted = keeps_credentials(&url, &target);
+        if !trusted {
             strip_credentials(&mut headers);
         }
         if changes_to_get(response.status(), &method) {
@@ -89,6 +90,11 @@ async fn follow(
             for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, TRANSFER_ENCODING] {
                 headers.remove(name);
             }
+        }
+        if !trusted && !body.is_empty() {
+            // It may hold a client's secret, as the request for an OAuth2 token does.
+            let message = "a redirect would take the request's body to another host, or out of TLS";
+            return Err(SourceError::new(ErrorKind::Refused, message));
         }
         headers.remove(HOST);
         url = target;

@@ -118,7 +118,7 @@ impl Door {
     /// User info in the URL becomes Basic authentication unless the request has an `Authorization` header. Up to 10
     /// redirects are followed; `Authorization`, `Cookie` and headers that are marked sensitive
     /// ([`HeaderValue::set_sensitive`](::http::HeaderValue::set_sensitive)) go only to the same host or a subdomain of
-    /// it, and never from https to http. Equal GETs in flight (profile, URL, headers, timeout) share one reply.
+    /// it, and never from https to http; a body goes nowhere else either. Equal GETs in flight (profile, URL, headers, timeout) share one reply.
     ///
     /// `timeout` covers everything, body and redirects included; without it [`DoorSettings::http_timeout`] holds.
     ///

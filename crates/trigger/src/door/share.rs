@@ -23,17 +23,14 @@ struct Slots {
 struct Slot {
     /// The attempts to open that are over.
     attempts: AtomicU64,
-    /// Held while opening.
-    latest: tokio::sync::Mutex<Latest>,
+    /// Held while opening: the failure of the latest attempt.
+    latest: tokio::sync::Mutex<Option<Failure>>,
     /// The open value, readable without waiting for an attempt.
     open: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
 }
 
-/// The failure of the latest attempt, and its number.
-#[derive(Default)]
-struct Latest {
-    failure: Option<(u64, SourceError)>,
-}
+/// The number of an attempt, and why it failed.
+type Failure = (u64, SourceError);
 
 impl Slot {
     fn value<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
@@ -67,7 +64,7 @@ impl Table {
         if let Some(value) = slot.value() {
             return Ok(value);
         }
-        if let Some((number, failure)) = &latest.failure
+        if let Some((number, failure)) = &*latest
             && *number > seen
         {
             return Err(failure.clone());
@@ -77,13 +74,13 @@ impl Table {
         match outcome {
             Ok(value) => {
                 let value = Arc::new(value);
-                latest.failure = None;
+                *latest = None;
                 let weak: Weak<dyn Any + Send + Sync> = Arc::<T>::downgrade(&value);
                 slot.set(Some(weak));
                 Ok(value)
             }
             Err(failure) => {
-                latest.failure = Some((number, failure.clone()));
+                *latest = Some((number, failure.clone()));
                 Err(failure)
             }
         }

@@ -167,6 +167,19 @@ async fn a_redirect_keeps_or_changes_the_method_as_its_status_says() {
 }
 
 #[tokio::test]
+async fn a_body_follows_a_redirect_only_to_the_same_host() {
+    for (status, target, asked) in
+        [(307, "https://other/b", 1), (308, "http://h/b", 1), (307, "/b", 2), (302, "https://other/b", 2)]
+    {
+        let (door, sent) = redirecting_door(status, "https://h/a", target);
+        let request = Request::post("https://h/a").body(Bytes::from("client_secret=hunter2")).unwrap();
+        let outcome = door.http(&HttpProfile::default(), request, None).await.map_err(|error| error.kind);
+        assert_eq!(sent.lock().unwrap().len(), asked, "{status} to {target}");
+        assert_eq!(outcome.err(), (asked == 1).then_some(ErrorKind::Refused), "{status} to {target}");
+    }
+}
+
+#[tokio::test]
 async fn endless_redirects_end() {
     let (door, sent) = redirecting_door(302, "http://h/a", "/a");
     let error = door.http(&HttpProfile::default(), get("http://h/a"), None).await.unwrap_err();

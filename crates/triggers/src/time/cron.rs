@@ -67,10 +67,8 @@ impl Cron {
         let CronParameters { timezone, start, end, desired_replicas } = CronParameters::parse(input)?;
         let mut errors = Vec::new();
         let zone = kept(&mut errors, "timezone", zone(&timezone));
-        let window = (
-            kept(&mut errors, "start", start_schedule(&start)),
-            kept(&mut errors, "end", schedule("end", &end)),
-        );
+        let window =
+            (kept(&mut errors, "start", start_schedule(&start)), kept(&mut errors, "end", schedule("end", &end)));
         if start == end {
             errors.push(ParseError::general("start and end can not have exactly same time input"));
         }
@@ -243,7 +241,8 @@ mod tests {
         bad.metric_type = Some("Utilization".to_owned());
         let errors = Cron::parse(&bad).unwrap_err();
         let parameters: Vec<_> = errors.0.iter().map(|error| error.parameter.as_deref()).collect();
-        let expected = [Some("timezone"), Some("start"), Some("end"), None, Some("desiredReplicas"), Some("metricType")];
+        let expected =
+            [Some("timezone"), Some("start"), Some("end"), None, Some("desiredReplicas"), Some("metricType")];
         assert_eq!(parameters, expected);
         assert!(errors.0[0].message.contains("did you mean Europe/Berlin?"));
     }
