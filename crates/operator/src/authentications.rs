@@ -16,6 +16,9 @@ use crate::FIELD_MANAGER;
 use crate::client;
 use crate::context::Context;
 
+/// Times that a status is written again after somebody else has written first.
+const CONFLICTS: u32 = 5;
+
 /// An authentication object. The namespace of the cluster-wide kind is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuthenticationKey {
@@ -49,29 +52,34 @@ async fn write_users_to<K>(
     api: Api<K>,
     name: &str,
     status: fn(&K) -> Option<&AuthenticationStatus>,
-    mut users: BTreeSet<String>,
+    users: BTreeSet<String>,
     keep: bool,
 ) -> Result<(), String>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    let Some(object) = api.get_opt(name).await.map_err(|error| client::describe(&error))? else { return Ok(()) };
-    let present = status(&object).and_then(|status| status.scaledobjects.as_deref()).unwrap_or_default();
-    let listed: BTreeSet<String> = present.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    if keep {
-        users.extend(listed.iter().cloned());
-    }
-    if users == listed {
-        return Ok(());
-    }
-    let text = users.into_iter().collect::<Vec<_>>().join(",");
-    let patch = json!({
-        "metadata": {"resourceVersion": object.meta().resource_version},
-        "status": {"scaledobjects": text},
-    });
-    match api.patch_status(name, &parameters(), &Patch::Merge(&patch)).await {
-        Err(error) if !client::is_absent(&error) => Err(client::describe(&error)),
-        _ => Ok(()),
+    let mut conflicts = 0;
+    loop {
+        let Some(object) = api.get_opt(name).await.map_err(|error| client::describe(&error))? else { return Ok(()) };
+        let present = status(&object).and_then(|status| status.scaledobjects.as_deref()).unwrap_or_default();
+        let listed: BTreeSet<&str> = present.split(',').filter(|name| !name.is_empty()).collect();
+        let mut wanted: BTreeSet<&str> = users.iter().map(String::as_str).collect();
+        if keep {
+            wanted.extend(&listed);
+        }
+        if wanted == listed {
+            return Ok(());
+        }
+        let text = wanted.into_iter().collect::<Vec<_>>().join(",");
+        let patch = json!({
+            "metadata": {"resourceVersion": object.meta().resource_version},
+            "status": {"scaledobjects": text},
+        });
+        match api.patch_status(name, &parameters(), &Patch::Merge(&patch)).await {
+            Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+            Err(error) if !client::is_absent(&error) => return Err(client::describe(&error)),
+            _ => return Ok(()),
+        }
     }
 }
 

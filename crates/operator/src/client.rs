@@ -3,6 +3,7 @@
 //!
 //! kube's own retry is switched off, because it repeats a POST after a 504: one Job wanted, five Jobs made.
 
+use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -109,9 +110,23 @@ pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         kube::Error::Api(status) => format!("the API server answered {} {}", status.code, status.reason),
-        kube::Error::Service(inner) => inner.to_string(),
-        other => other.to_string(),
+        kube::Error::Service(inner) => causes(&**inner),
+        other => causes(other),
     }
+}
+
+/// An error and what it came from, each in its words unless the one before has said so.
+pub(crate) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// Whether the API server says that there is no such thing.
@@ -183,5 +198,20 @@ mod tests {
             describe(&error),
             "the API server did not answer GET /api/v1/namespaces/default/configmaps/a within 5 s"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_names_what_it_came_from_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("client error (Connect)")]
+        struct Connect(#[source] std::io::Error);
+        let service = tower::service_fn(|_: Request<Body>| async {
+            Err::<Response<Body>, _>(Connect(std::io::Error::other("connection refused")))
+        });
+        let client = guard(Client::new(service, "default"), Duration::from_secs(5));
+        let error = Api::<ConfigMap>::default_namespaced(client).get("a").await.unwrap_err();
+        let text = describe(&error);
+        assert!(text.contains("client error (Connect)"), "{text}");
+        assert_eq!(text.matches("connection refused").count(), 1, "{text}");
     }
 }

@@ -15,7 +15,7 @@ use crate::shared_reads::share_reads;
 use crate::snapshot::Registry;
 use crate::target::Kinds;
 
-/// Checks of objects that may run at the same time.
+/// Checks of objects, and writes on authentications, that may run at the same time.
 const CHECKS: usize = 64;
 
 pub(crate) struct Context {
@@ -30,12 +30,14 @@ pub(crate) struct Context {
     pub(crate) observer: Observer,
     pub(crate) registry: Arc<Registry>,
     pub(crate) kinds: Kinds,
-    /// Checks of objects that run at the same time: thousands begin at once when the operator starts.
+    /// Turns for checks of objects and writes on authentications: thousands begin at once when the operator starts.
     pub(crate) checks: Semaphore,
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, door: Door, settings: Settings) -> Self {
+    pub(crate) fn new(client: Client, door: Door, mut settings: Settings) -> Self {
+        settings.watch_namespaces.sort_unstable();
+        settings.watch_namespaces.dedup();
         let clock = *door.clock();
         let resolver = |keep| {
             let settings = tidemark_auth::Settings {

@@ -26,6 +26,8 @@ use crate::observation::{Life, ObjectKey, Observation, ScaleCause, Stage, What, 
 const CONTROLLER: &str = "keda-operator";
 /// The most characters of a note that the API server takes.
 const NOTE_LIMIT: usize = 1024;
+/// The longest name of an object.
+const NAME_LIMIT: usize = 253;
 /// Events that wait for the API server at most.
 const QUEUE: usize = 1000;
 /// A series ends when nothing was added to it for this long.
@@ -35,6 +37,8 @@ const SERIES_REFRESH: Duration = Duration::from_secs(30 * 60);
 /// Attempts to write an event while the API server cannot be reached, and the pause between them.
 const ATTEMPTS: u32 = 12;
 const PAUSE: Duration = Duration::from_secs(10);
+/// Lost events are told together, this often at most.
+const TELL_LOSSES: Duration = Duration::from_secs(60);
 /// Time for what is queued when the operator stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -76,9 +80,15 @@ struct Series {
 }
 
 /// A write that waits its turn.
-enum Job {
-    Create { namespace: String, event: Box<Event> },
-    Count { namespace: String, event: String, count: i32, last: Timestamp },
+struct Job {
+    series: SeriesKey,
+    namespace: String,
+    what: JobKind,
+}
+
+enum JobKind {
+    Create(Box<Event>),
+    Count { event: String, count: i32, last: Timestamp },
 }
 
 struct Recorder {
@@ -87,6 +97,14 @@ struct Recorder {
     queue: VecDeque<Job>,
     /// Nanoseconds in the name of the last event: names are unique within a process.
     last_stamp: i128,
+    losses: Losses,
+}
+
+/// Events that were lost, and when that was told last.
+#[derive(Default)]
+struct Losses {
+    untold: u32,
+    told: Option<Instant>,
 }
 
 /// Writes events until `stop` is cancelled; what is queued then is tried once, for a moment.
@@ -95,8 +113,8 @@ pub(crate) async fn run(
     mut observations: broadcast::Receiver<Arc<Observation>>,
     stop: CancellationToken,
 ) {
-    let mut recorder = Recorder { ctx: ctx.clone(), series: BTreeMap::new(), queue: VecDeque::new(), last_stamp: 0 };
-    let mut writing: Option<BoxFuture<'static, ()>> = None;
+    let mut recorder = Recorder { ctx: ctx.clone(), series: BTreeMap::new(), queue: VecDeque::new(), last_stamp: 0, losses: Losses::default() };
+    let mut writing: Option<BoxFuture<'static, Result<(), Unwritten>>> = None;
     let mut sweep = tokio::time::interval(SERIES_QUIET / 6);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut open = true;
@@ -110,7 +128,12 @@ pub(crate) async fn run(
         }
         tokio::select! {
             biased;
-            () = async { if let Some(work) = &mut writing { work.await } }, if writing.is_some() => writing = None,
+            Some(result) = async { Some(writing.as_mut()?.await) }, if writing.is_some() => {
+                writing = None;
+                if let Err(unwritten) = result {
+                    recorder.lose(&unwritten);
+                }
+            }
             observation = observations.recv(), if open => match observation {
                 Ok(observation) => recorder.on(&observation),
                 Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "observations were lost: events are missing"),
@@ -153,8 +176,12 @@ impl Recorder {
         let name = event.metadata.name.clone().unwrap_or_default();
         let series =
             Series { event: name, count: 1, last: observation.time, last_seen: now, written: now, pending: false };
-        self.series.insert(key, (observation.object.clone(), series));
-        self.enqueue(Job::Create { namespace: observation.object.namespace.clone(), event: Box::new(event) });
+        self.series.insert(key.clone(), (observation.object.clone(), series));
+        self.enqueue(Job {
+            series: key,
+            namespace: observation.object.namespace.clone(),
+            what: JobKind::Create(Box::new(event)),
+        });
     }
 
     fn event(&mut self, observation: &Observation, draft: &Draft) -> Event {
@@ -162,7 +189,7 @@ impl Recorder {
         self.last_stamp = (self.last_stamp + 1).max(observation.time.as_nanosecond());
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}", object.name, self.last_stamp)),
+                name: Some(event_name(&object.name, self.last_stamp)),
                 namespace: Some(object.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -189,7 +216,19 @@ impl Recorder {
         if self.queue.len() < QUEUE {
             self.queue.push_back(job);
         } else {
-            tracing::warn!("an event was lost: the API server takes them too slowly");
+            let message = "the API server takes them too slowly".to_owned();
+            self.lose(&Unwritten { series: job.series, message });
+        }
+    }
+
+    /// An event that was not written begins no series: the next one of its kind is written as the first.
+    fn lose(&mut self, Unwritten { series, message }: &Unwritten) {
+        self.series.remove(series);
+        self.losses.untold += 1;
+        let now = Instant::now();
+        if self.losses.told.is_none_or(|told| now.duration_since(told) >= TELL_LOSSES) {
+            tracing::warn!(count = self.losses.untold, reason = series.reason, message, "events were lost");
+            self.losses = Losses { untold: 0, told: Some(now) };
         }
     }
 
@@ -197,8 +236,8 @@ impl Recorder {
         let Some((object, series)) = self.series.get_mut(key) else { return };
         series.pending = false;
         series.written = Instant::now();
-        let (namespace, event) = (object.namespace.clone(), series.event.clone());
-        let job = Job::Count { namespace, event, count: series.count, last: series.last };
+        let what = JobKind::Count { event: series.event.clone(), count: series.count, last: series.last };
+        let job = Job { series: key.clone(), namespace: object.namespace.clone(), what };
         self.enqueue(job);
     }
 
@@ -224,34 +263,48 @@ impl Recorder {
     }
 }
 
-/// Writes one event. While the API server cannot be reached, it is tried again; what is refused is dropped.
-async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) {
-    for attempt in 1..=ATTEMPTS {
-        let result = match &job {
-            Job::Create { namespace, event } => {
-                Api::<Event>::namespaced(ctx.client.clone(), namespace).create(&PostParams::default(), event).await
-            }
-            Job::Count { namespace, event, count, last } => {
+/// An event that was not written, and why.
+struct Unwritten {
+    series: SeriesKey,
+    message: String,
+}
+
+/// Writes one event. While the API server cannot be reached, it is tried again; what is refused is dropped. A repeated
+/// create makes no second event: its name is given.
+async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) -> Result<(), Unwritten> {
+    let api = Api::<Event>::namespaced(ctx.client.clone(), &job.namespace);
+    let mut attempt = 1;
+    loop {
+        let result = match &job.what {
+            JobKind::Create(event) => api.create(&PostParams::default(), event).await,
+            JobKind::Count { event, count, last } => {
                 let series = EventSeries { count: *count, last_observed_time: MicroTime(*last) };
-                let patch = Patch::Merge(json!({"series": series}));
-                let api = Api::<Event>::namespaced(ctx.client.clone(), namespace);
-                api.patch(event, &PatchParams::default(), &patch).await
+                api.patch(event, &PatchParams::default(), &Patch::Merge(json!({"series": series}))).await
             }
         };
-        match result {
-            Ok(_) => return,
-            Err(kube::Error::Api(status)) => {
-                tracing::debug!(message = status.message, "an event was refused");
-                return;
-            }
-            Err(error) => tracing::debug!(error = client::describe(&error), attempt, "an event could not be written"),
+        let error = match result {
+            Ok(_) => return Ok(()),
+            Err(error) if client::is_conflict(&error) => return Ok(()),
+            Err(error) => error,
+        };
+        if matches!(error, kube::Error::Api(_)) || attempt == ATTEMPTS || stop.is_cancelled() {
+            return Err(Unwritten { series: job.series, message: client::describe(&error) });
         }
+        attempt += 1;
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
+}
+
+/// The object's name and the time, as long as a name may be.
+fn event_name(object: &str, stamp: i128) -> String {
+    let stamp = format!("{stamp:x}");
+    let room = NAME_LIMIT - 1 - stamp.len();
+    let cut: String = object.chars().take(room).collect();
+    format!("{}.{stamp}", cut.trim_end_matches(['.', '-']))
 }
 
 /// The event for an observation, where there is one.
@@ -265,6 +318,7 @@ fn draft(what: &What) -> Option<Draft> {
     }
 }
 
+/// A failure's cause follows KEDA's words.
 fn draft_write(write: &Write, error: Option<&str>) -> Option<Draft> {
     let Write::Scale { target, from, to, cause } = write else { return None };
     match (cause, error) {
@@ -275,15 +329,16 @@ fn draft_write(write: &Write, error: Option<&str>) -> Option<Draft> {
             };
             Draft::normal("KEDAScaleTargetActivated", format!("Scaled {target} from {from} to {to}, {cause}"))
         }
-        (ScaleCause::Activated { .. }, Some(_)) => {
-            Draft::warning("KEDAScaleTargetActivationFailed", format!("Failed to scale {target} from {from} to {to}"))
-        }
+        (ScaleCause::Activated { .. }, Some(error)) => Draft::warning(
+            "KEDAScaleTargetActivationFailed",
+            format!("Failed to scale {target} from {from} to {to}: {error}"),
+        ),
         (ScaleCause::Deactivated, None) => {
             Draft::normal("KEDAScaleTargetDeactivated", format!("Deactivated {target} from {from} to {to}"))
         }
-        (ScaleCause::Deactivated, Some(_)) => Draft::warning(
+        (ScaleCause::Deactivated, Some(error)) => Draft::warning(
             "KEDAScaleTargetDeactivationFailed",
-            format!("Failed to deactivate {target} from {from} to {to}"),
+            format!("Failed to deactivate {target} from {from} to {to}: {error}"),
         ),
         (ScaleCause::RaisedToMinimum | ScaleCause::Paused | ScaleCause::Restored, _) => None,
     }
@@ -346,6 +401,15 @@ mod tests {
     fn failed_scaling_is_a_warning() {
         let draft = scaled(ScaleCause::Deactivated, Some("no"));
         assert!(draft.warning && draft.reason == "KEDAScaleTargetDeactivationFailed");
+        assert_eq!(draft.note, "Failed to deactivate apps/v1.Deployment shop/workers from 0 to 1: no");
+    }
+
+    #[test]
+    fn an_events_name_is_never_longer_than_a_name_may_be() {
+        assert_eq!(event_name("workers", 0x17f), "workers.17f");
+        let long = event_name(&format!("{}-{}", "a".repeat(236), "b".repeat(16)), 0x17ff_ffff_ffff_ffff);
+        assert_eq!(long, format!("{}.17ffffffffffffff", "a".repeat(236)));
+        assert!(long.len() <= 253);
     }
 
     #[test]

@@ -54,8 +54,10 @@ struct Shared {
 
 /// What came back from outside.
 enum Done {
-    /// An object whose actor had panicked, as it is now.
+    /// An object whose actor had panicked, as it is now; none where it is gone.
     Revived(Option<Box<ScaledObject>>),
+    /// Such an object could not be read.
+    Lost(Arc<ObjectKey>),
     /// A write on an authentication; whether it succeeded.
     Authentication(AuthenticationKey, bool),
 }
@@ -198,11 +200,11 @@ impl Index {
                 }
             }
             kind => {
+                // Its version is not known where the objects came after it; they have read it all the same.
                 let Some(shared) = self.workloads.get_mut(&(kind, namespace, name)) else { return };
-                if shared.version.take().is_some() {
-                    let objects: Vec<_> = shared.objects.iter().cloned().collect();
-                    self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
-                }
+                shared.version = None;
+                let objects: Vec<_> = shared.objects.iter().cloned().collect();
+                self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
             }
         }
     }
@@ -372,8 +374,12 @@ impl Index {
     }
 
     fn write(&self, key: AuthenticationKey, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let ctx = self.ctx.clone();
         self.work.push(Box::pin(async move {
+            // Thousands begin at once when the operator starts. It is never closed.
+            let turn = ctx.checks.acquire().await.ok();
             let result = work.await;
+            drop(turn);
             if let Err(error) = &result {
                 let AuthenticationKey { namespace, name, .. } = &key;
                 tracing::warn!(namespace, name, error, "writing an authentication failed");
@@ -399,6 +405,7 @@ impl Index {
                 }
             }
             Done::Revived(None) => {}
+            Done::Lost(key) => self.revive(key),
         }
     }
 
@@ -411,11 +418,18 @@ impl Index {
         let key = entry.key.clone();
         tracing::error!(namespace = key.namespace, name = key.name, "the task of a ScaledObject panicked");
         self.remove_object(&key);
+        self.revive(key);
+    }
+
+    fn revive(&self, key: Arc<ObjectKey>) {
         let client = self.ctx.client.clone();
         self.work.push(Box::pin(async move {
             tokio::time::sleep(REPEAT).await;
             let api: Api<ScaledObject> = Api::namespaced(client, &key.namespace);
-            Done::Revived(api.get_opt(&key.name).await.ok().flatten().map(Box::new))
+            match api.get_opt(&key.name).await {
+                Ok(object) => Done::Revived(object.map(Box::new)),
+                Err(_) => Done::Lost(key),
+            }
         }));
     }
 }

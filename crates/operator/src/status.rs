@@ -232,6 +232,8 @@ pub(crate) async fn write(
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Request, Response};
+    use kube::client::Body;
     use tidemark_api::scaled_object::TriggerActivity;
 
     use super::*;
@@ -278,6 +280,26 @@ mod tests {
         let mut ours = with(&[("Ready", "True"), ("Theirs", "False"), ("Removed", "True")]);
         rebase(&mut ours, &with(&[("Ready", "False"), ("Theirs", "True")]));
         assert_eq!(ours, with(&[("Ready", "True"), ("Theirs", "True")]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_is_never_written_on_another_object_of_the_same_name() {
+        let service = tower::service_fn(|request: Request<Body>| async move {
+            let (code, body) = match *request.method() {
+                Method::PATCH => (409, json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409})),
+                _ => (200, json!({
+                    "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+                    "metadata": {"name": "a", "namespace": "shop", "uid": "new", "resourceVersion": "9"},
+                    "spec": {"scaleTargetRef": {"name": "a"}, "triggers": []},
+                })),
+            };
+            Response::builder().status(code).body(Body::from(body.to_string().into_bytes()))
+        });
+        let client = Client::new(service, "shop");
+        let written = write(client.clone(), &ObjectKey::new("shop", "a"), "old", "1", json!({})).await;
+        assert!(matches!(written, Written::Gone), "{written:?}");
+        let written = write(client, &ObjectKey::new("shop", "a"), "new", "1", json!({})).await;
+        assert!(matches!(written, Written::Conflict(_)), "{written:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tidemark_api::{
     AuthenticationKind, ClusterTriggerAuthentication, SCALED_OBJECT_LABEL, ScaledObject, TriggerAuthentication,
 };
 
+use crate::client;
 use crate::settings::Settings;
 
 /// Pause after the first failure of a watch; it doubles.
@@ -132,7 +133,8 @@ where
                     }
                     Err(error) => {
                         failures += 1;
-                        tracing::warn!(kind = ?watch.kind, namespace = ?watch.namespace, %error, "watch failed");
+                        let (kind, namespace) = (watch.kind, &watch.namespace);
+                        tracing::warn!(?kind, ?namespace, error = client::causes(&error), "{}", said_of(&error));
                         let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures - 1)).min(LONGEST_PAUSE);
                         tokio::time::sleep(pause).await;
                     }
@@ -141,6 +143,22 @@ where
         }
     })
     .boxed()
+}
+
+/// What is wrong, where the operator's administrator can mend it.
+fn said_of(error: &watcher::Error) -> &'static str {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
+        _ => 0,
+    };
+    match code {
+        401 => "watch failed: the API server does not accept the operator's credentials",
+        403 => "watch failed: the operator's role does not allow to list and watch this kind",
+        404 => "watch failed: the API server does not serve this kind; are the CRDs installed?",
+        _ => "watch failed",
+    }
 }
 
 fn map<K>(event: Event<K>, subject: fn(K) -> Subject) -> Event<Subject> {

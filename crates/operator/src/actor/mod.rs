@@ -490,8 +490,7 @@ impl Actor {
 /// What is needed of a specification between two checks: the metadata of a trigger that draws all its parameters from
 /// there has served its turn once the trigger is built.
 fn kept_of(spec: &ScaledObjectSpec) -> ScaledObjectSpec {
-    let mut kept = ScaledObjectSpec { triggers: Vec::new(), advanced: None, ..spec.clone() };
-    kept.triggers = spec.triggers.clone();
+    let mut kept = ScaledObjectSpec { advanced: None, ..spec.clone() };
     for trigger in kept.triggers.iter_mut().filter(|trigger| !needs_resolution(trigger)) {
         trigger.metadata.clear();
     }

@@ -5,8 +5,8 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tidemark_api::ScaledObject;
-use tidemark_operator::{Settings, What, Write};
+use tidemark_api::{ScaledObject, TriggerAuthentication};
+use tidemark_operator::{Life, Settings, What, Write};
 
 use crate::world::{Fault, Says, World};
 
@@ -62,6 +62,194 @@ async fn conditions_written_by_others_survive() {
     world.pass(15).await;
     assert_eq!(world.condition("workers", "Active").await.status, "True");
     assert_eq!(world.condition("workers", "Theirs").await.status, "True");
+
+    // The same, where the operator learns of it through a change of the object and not through a conflict.
+    let mut conditions = world.get("workers").await.status.unwrap().conditions.unwrap();
+    conditions.retain(|condition| condition.type_ != "Theirs");
+    conditions.push(serde_json::from_value(json!({"type": "Theirs", "status": "False"})).unwrap());
+    conditions.push(serde_json::from_value(json!({"type": "More", "status": "True"})).unwrap());
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    world.api::<ScaledObject>().patch_status("workers", &PatchParams::default(), &patch).await.unwrap();
+    let pause = json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused": "true"}}});
+    world.patch::<ScaledObject>("workers", pause).await;
+    world.pass(5).await;
+    assert_eq!(world.condition("workers", "Paused").await.status, "True");
+    assert_eq!(world.condition("workers", "Theirs").await.status, "False");
+    assert_eq!(world.condition("workers", "More").await.status, "True");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_meets_nothing_but_conflicts_is_not_written_in_a_hot_loop() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.faults.add("PATCH", "/status", Fault::Status(409), 100_000);
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(120).await;
+    let tries = world.faults.requests().iter().filter(|r| r.starts_with("PATCH") && r.contains("/status")).count();
+    assert!((5..=20).contains(&tries), "{tries} in 120 s");
+    world.faults.clear();
+    world.pass(61).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_waits_for_the_crds() {
+    let world = World::without_crds().await;
+    world.pass(300).await;
+    world.sandbox.install_crds(&tidemark_api::crds()).unwrap();
+    world.source.says("queue", Says::Value(5.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(60).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_waits_for_the_api_server_and_for_its_permissions_without_storming_it() {
+    let mut world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.stop_operator().await;
+    for status in [503, 403] {
+        world.faults.add("GET", "/", Fault::Status(status), 100_000);
+        let before = world.faults.requests().len();
+        world.start_operator();
+        world.pass(600).await;
+        let requests = world.faults.requests().len() - before;
+        assert!(requests < 6 * 30 * 4, "{requests} requests by 6 watches in 600 s with {status}");
+        world.faults.clear();
+        world.pass(45).await;
+        assert_eq!(world.snapshot("workers").replicas, Some(1), "{status}");
+        world.stop_operator().await;
+    }
+    world.start_operator();
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scaling_that_is_refused_is_told_with_its_cause_and_tried_at_the_next_poll() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.faults.add("PUT", "/scale", Fault::Status(403), 2);
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    let events = world.events("workers").await;
+    let failed = events.iter().find(|event| event.0 == "KEDAScaleTargetActivationFailed").unwrap();
+    assert_eq!(failed.1, "Failed to scale apps/v1.Deployment default/workers from 0 to 1: a fault");
+    world.pass(20).await;
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_vanished_unwatched_is_missed_when_it_is_to_be_scaled() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(30).await;
+    world.faults.add("GET", "watch=true", Fault::Status(500), 100_000);
+    world.faults.cut_watches();
+    world.delete::<Deployment>("workers").await;
+    world.source.says("queue", Says::Value(5.0));
+    world.pass(15).await;
+    let ready = world.condition("workers", "Ready").await;
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("ScaledObjectCheckFailed")));
+    world.end().await;
+}
+
+/// Lets the object's next check stand still for 10 s, its target read and its triggers built.
+async fn hold_the_check(world: &World) {
+    world.faults.add("GET", "/horizontalpodautoscalers/", Fault::Hang, 1);
+    let touch = json!({"metadata": {"annotations": {"example.com/touched": "yes"}}});
+    world.patch::<ScaledObject>("workers", touch).await;
+    world.pass(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_made_anew_during_a_check_is_read_though_its_generations_begin_anew() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    for replicas in [2, 0, 2, 0] {
+        world.scale_by_hand("workers", replicas).await;
+        world.pass(1).await;
+    }
+    hold_the_check(&world).await;
+    world.delete::<Deployment>("workers").await;
+    world.deployment("workers", 4).await;
+    world.pass(30).await;
+    assert_eq!(world.replicas("workers").await, 0, "quiet: the new target is scaled to zero too");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_rotated_during_a_check_is_not_lost_when_the_check_ends() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Guarded("one", 0.0));
+    world.secret("token", "token", "one").await;
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("workers", 0).await;
+    world
+        .object("workers", |o| {
+            o["spec"]["triggers"][0]["metadata"]["authMode"] = json!("bearer");
+            o["spec"]["triggers"][0]["authenticationRef"] = json!({"name": "auth"});
+        })
+        .await;
+    world.pass(6).await;
+    hold_the_check(&world).await;
+    world.source.says("queue", Says::Guarded("two", 0.0));
+    world.secret("token", "token", "two").await;
+    world.pass(40).await;
+    let builds = world.log().iter().filter(|o| matches!(o.what, What::Life(Life::TriggerBuilt { .. }))).count();
+    assert_eq!(builds, 2, "at first, and with the second secret");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authentication_changed_during_a_check_is_read_after_it() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.secret("token", "token", "one").await;
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("workers", 0).await;
+    world.faults.add("GET", "/horizontalpodautoscalers/", Fault::Hang, 1);
+    world.object("workers", |o| o["spec"]["triggers"][0]["authenticationRef"] = json!({"name": "auth"})).await;
+    world.pass(3).await;
+    world.secret("other", "token", "two").await;
+    let other = json!({"spec": {"secretTargetRef": [{"parameter": "token", "name": "other", "key": "token"}]}});
+    world.patch::<TriggerAuthentication>("auth", other).await;
+    world.pass(30).await;
+    let builds = world.log().iter().filter(|o| matches!(o.what, What::Life(Life::TriggerBuilt { .. }))).count();
+    assert_eq!(builds, 2, "as it was, and as it is");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scaling_under_way_does_not_undo_a_pause() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    // The write is lost and repeated after 10 s.
+    world.faults.add("PUT", "/scale", Fault::Hang, 1);
+    world.source.says("queue", Says::Value(5.0));
+    world.pass(7).await;
+    let hold = json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "0"}}});
+    world.patch::<ScaledObject>("workers", hold).await;
+    world.pass(30).await;
+    assert_eq!(world.replicas("workers").await, 0);
+    assert_eq!(world.get("workers").await.status.unwrap().paused_replica_count, Some(0));
     world.end().await;
 }
 

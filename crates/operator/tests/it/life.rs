@@ -170,6 +170,24 @@ async fn an_authentication_lists_the_objects_that_use_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_named_twice_is_watched_once() {
+    let world =
+        World::with(Settings { watch_namespaces: vec!["default".into(), "default".into()], ..Settings::default() })
+            .await;
+    world.source.says("queue", Says::Value(0.0));
+    world.secret("token", "token", "one").await;
+    world.authentication("auth", "token", "token", "token").await;
+    world.deployment("a", 0).await;
+    world.object("a", |o| o["spec"]["triggers"][0]["authenticationRef"] = json!({"name": "auth"})).await;
+    world.pass(3).await;
+    let auth = world.api::<TriggerAuthentication>().get("auth").await.unwrap();
+    assert_eq!(auth.status.and_then(|status| status.scaledobjects).as_deref(), Some("a"));
+    let watches = world.faults.requests().iter().filter(|r| r.contains("/deployments?") && r.contains("watch=true")).count();
+    assert_eq!(watches, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_authentication_that_keda_marked_can_be_deleted() {
     let world = World::new().await;
     world
@@ -257,6 +275,21 @@ async fn an_event_that_comes_again_becomes_a_series() {
     assert_eq!(counts, [i32::try_from(failed).unwrap()], "the others when the series ends");
     let notes: Vec<_> = world.events("workers").await.into_iter().map(|event| event.1).collect();
     assert_eq!(notes.iter().filter(|note| *note == "Scaler metrics-api is built").count(), 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_refused_is_written_when_it_comes_again() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Down);
+    world.faults.add("POST", "/events", Fault::Status(403), 100_000);
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(60).await;
+    assert!(world.events("workers").await.is_empty());
+    world.faults.clear();
+    world.pass(11).await;
+    assert!(world.has_event("workers", "KEDAScalerFailed").await);
     world.end().await;
 }
 

@@ -109,6 +109,21 @@ async fn a_missing_target_is_named_and_found_when_it_appears() {
     world.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_deleted_is_missed_at_once() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.pass(60).await;
+    world.object("workers", |_| {}).await;
+    world.pass(30).await;
+    world.delete::<Deployment>("workers").await;
+    world.pass(1).await;
+    assert_eq!(world.condition("workers", "Ready").await.reason.as_deref(), Some("ScaledObjectCheckFailed"));
+    assert!(world.events("workers").await.iter().any(|event| event.1 == "Target resource doesn't exist"));
+    world.end().await;
+}
+
 fn guarded(value: &mut serde_json::Value) {
     let trigger = &mut value["spec"]["triggers"][0];
     trigger["metadata"]["authMode"] = json!("bearer");

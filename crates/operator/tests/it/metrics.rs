@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidemark_api::ScaledObject;
 use tidemark_operator::What;
 
-use crate::world::{Says, World, queue};
+use crate::world::{Fault, Says, World, queue};
 
 const METRIC: &str = "s0-metric-api-value";
 
@@ -92,6 +93,25 @@ async fn an_error_is_never_answered_twice() {
     assert!(metric().await.is_err());
     world.source.says("queue", Says::Value(1.0));
     assert_eq!(metric().await.unwrap()[0].value_milli, 1000);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_before_the_first_check_has_ended_is_answered_at_once_when_the_object_is_deleted() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(1.0));
+    world.faults.add("GET", "/deployments/", Fault::Hang, 100);
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(1).await;
+    let handle = world.operator.handle.clone();
+    let asked = tokio::spawn(async move { handle.metric("default", "workers", METRIC).await });
+    world.pass(1).await;
+    assert!(!asked.is_finished(), "it waits for the check");
+    world.delete::<ScaledObject>("workers").await;
+    world.pass(1).await;
+    assert!(asked.is_finished());
+    assert!(asked.await.unwrap().is_err());
     world.end().await;
 }
 

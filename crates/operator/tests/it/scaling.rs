@@ -198,6 +198,26 @@ async fn an_operator_that_starts_while_the_object_is_active_begins_the_cooldown_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_while_the_object_is_not_ready_does_not_shorten_the_cooldown() {
+    let mut world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |o| o["spec"]["cooldownPeriod"] = json!(300)).await;
+    world.pass(900).await;
+    world.source.says("queue", Says::Value(0.0));
+    world.patch::<ScaledObject>("workers", json!({"spec": {"triggers": [{"type": "no-such", "metadata": {}}]}})).await;
+    world.pass(5).await;
+    assert_eq!(world.condition("workers", "Active").await.status, "Unknown");
+    world.restart_operator().await;
+    world.patch::<ScaledObject>("workers", json!({"spec": {"triggers": [queue("queue")]}})).await;
+    world.pass(280).await;
+    assert_eq!(world.replicas("workers").await, 1, "it was active at 300 s before this at most");
+    world.pass(60).await;
+    assert_eq!(world.replicas("workers").await, 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_triggers_the_larger_demand_wins_and_both_must_be_quiet() {
     let world = World::new().await;
     world.source.says("a", Says::Value(0.0));

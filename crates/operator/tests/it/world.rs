@@ -216,9 +216,20 @@ impl World {
     }
 
     pub async fn with(settings: Settings) -> Self {
+        Self::build(settings, true).await
+    }
+
+    /// A cluster that does not know of ScaledObjects yet.
+    pub async fn without_crds() -> Self {
+        Self::build(Settings::default(), false).await
+    }
+
+    async fn build(settings: Settings, crds: bool) -> Self {
         let clock = Clock::starting_at("2026-01-05T08:00:00Z".parse().unwrap());
         let sandbox = Sandbox::new(clock, Options::default());
-        sandbox.install_crds(&tidemark_api::crds()).unwrap();
+        if crds {
+            sandbox.install_crds(&tidemark_api::crds()).unwrap();
+        }
         let client = sandbox.client();
         let (source, faults) = (Source::default(), Faults::default());
         let operator = start(&sandbox, clock, &source, &faults, settings.clone());

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::failure::{Cause, Failure};
 use super::jsonpath::JsonPath;
-use super::resource::{Column, Form, Resource, ScalePaths, collection};
+use super::resource::{Column, Form, Naming, Resource, ScalePaths, collection};
+use super::rows::ROWS;
 use super::schema::Schema;
+use super::validation::misnamed;
 
 /// What a version of a custom resource is checked against and shown by.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ pub(super) fn validate(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
             causes.push(Cause::required(field, ""));
         }
     }
+    group_name(&group, &value["metadata"], causes);
     let scopes = ["Cluster", "Namespaced"].map(Value::from);
     if !scopes.contains(&spec["scope"]) {
         causes.push(Cause::unsupported("spec.scope", &spec["scope"], &scopes));
@@ -75,6 +78,7 @@ pub(super) fn validate(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
         } else {
             Schema::read(schema, &place, causes);
         }
+        scale(&version["subresources"]["scale"], &format!("spec.versions[{index}].subresources.scale"), causes);
     }
     if let Some(old) = old {
         for field in ["group", "scope"] {
@@ -85,9 +89,48 @@ pub(super) fn validate(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
     }
 }
 
+/// A group is a domain; those of Kubernetes are not for everyone.
+fn group_name(group: &str, metadata: &Value, causes: &mut Vec<Cause>) {
+    const APPROVAL: &str = "api-approved.kubernetes.io";
+    if !group.is_empty() && (!group.contains('.') || misnamed(Naming::Subdomain, group).is_some()) {
+        causes.push(Cause::invalid("spec.group", &json!(group), "should be a domain with at least one dot"));
+    }
+    let protected = [".k8s.io", ".kubernetes.io"].iter().any(|end| group.ends_with(end));
+    if protected && metadata["annotations"][APPROVAL].is_null() {
+        let detail = "protected groups must have approval annotation \"api-approved.kubernetes.io\"";
+        causes.push(Cause::required(format!("metadata.annotations[{APPROVAL}]"), detail));
+    }
+}
+
+fn scale(scale: &Value, place: &str, causes: &mut Vec<Cause>) {
+    if !scale.is_object() {
+        return;
+    }
+    let rules: [(&str, &[&str], bool); 3] = [
+        ("specReplicasPath", &[".spec."], true),
+        ("statusReplicasPath", &[".status."], true),
+        ("labelSelectorPath", &[".spec.", ".status."], false),
+    ];
+    for (field, starts, required) in rules {
+        let path = scale[field].as_str().unwrap_or_default();
+        let simple = path.split('.').skip(1).all(|name| !name.is_empty() && !name.contains(['[', ']', '\'', '"']));
+        if path.is_empty() && required {
+            causes.push(Cause::required(format!("{place}.{field}"), ""));
+        } else if !path.is_empty() && !(simple && starts.iter().any(|start| path.starts_with(start))) {
+            let detail = format!("should be a simple json path under {}", starts.join(" or ").replace(". ", " "));
+            causes.push(Cause::invalid(format!("{place}.{field}"), &scale[field], detail.trim_end_matches('.')));
+        }
+    }
+}
+
 /// The served versions of a definition that has passed [`validate`].
 pub(super) fn resources(value: &Value) -> Result<Vec<Resource>, Failure> {
     let spec = &value["spec"];
+    let (group, plural) = (&spec["group"], &spec["names"]["plural"]);
+    if ROWS.iter().any(|row| *group == row.group && *plural == row.plural) {
+        let name = text(&value["metadata"], "name");
+        return Err(Failure::not_implemented(&format!("a CustomResourceDefinition {name} in place of Kubernetes' own")));
+    }
     if spec["conversion"]["strategy"] == "Webhook" {
         return Err(Failure::not_implemented("conversion of custom resources by webhook"));
     }
@@ -181,11 +224,9 @@ pub(super) fn warnings(resources: &[Resource]) -> Vec<String> {
     let mut warnings = Vec::new();
     for resource in resources {
         let Form::Custom(form) = &resource.form else { continue };
-        let mut rules = Vec::new();
-        form.schema.unevaluated(&mut rules);
-        warnings.extend(
-            rules.iter().map(|rule| format!("{}: the sandbox does not evaluate the rule {rule:?}", resource.kind)),
-        );
+        let mut found = Vec::new();
+        form.schema.unevaluated(&mut found);
+        warnings.extend(found.iter().map(|what| format!("{}: the sandbox does not evaluate the {what}", resource.kind)));
     }
     warnings
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kube::core::Version;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -25,7 +26,7 @@ pub(super) fn core_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-/// Versions by group, without the core group; `v2` before `v1`.
+/// Versions by group, without the core group; the most stable and latest first.
 fn groups(world: &World) -> BTreeMap<String, Vec<String>> {
     let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let resources = world.catalogue.all().map(|resource| (&resource.group, &resource.version));
@@ -33,7 +34,12 @@ fn groups(world: &World) -> BTreeMap<String, Vec<String>> {
     for (group, version) in resources.chain(mounts).filter(|(group, _)| !group.is_empty()) {
         groups.entry(group.clone()).or_default().insert(version.clone());
     }
-    groups.into_iter().map(|(group, versions)| (group, versions.into_iter().rev().collect())).collect()
+    let ordered = |versions: BTreeSet<String>| {
+        let mut versions: Vec<_> = versions.into_iter().collect();
+        versions.sort_by_cached_key(|version| std::cmp::Reverse(Version::parse(version).priority()));
+        versions
+    };
+    groups.into_iter().map(|(group, versions)| (group, ordered(versions))).collect()
 }
 
 fn group(name: &str, versions: &[String]) -> Value {

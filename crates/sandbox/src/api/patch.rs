@@ -6,6 +6,13 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json";
+/// Most operations of a JSON patch, as on a real server.
+const MOST_OPERATIONS: usize = 10_000;
+/// Bytes that the copies and moves of one JSON patch may carry together, as a real server limits copies: each can double
+/// the object.
+const MOST_CARRIED: usize = 3 * 1024 * 1024;
+/// Levels of nesting that a JSON patch may reach. Parsers of JSON take a few more, and none takes just any number.
+const DEEPEST: usize = 120;
 
 /// A change to an object.
 #[derive(Debug)]
@@ -40,13 +47,66 @@ impl Patch {
         let mut value = value.clone();
         match self {
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
-            Self::Strategic(patch) => merge_object(&mut value, patch),
-            Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
-                let message = format!("the server rejected our request due to an error in our request: {error}");
-                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
-            })?,
+            Self::Strategic(patch) => merge_object(&mut value, patch)?,
+            Self::Json(patch) => change(&mut value, patch)?,
         }
         Ok(value)
+    }
+}
+
+/// Makes the operations of a JSON patch one by one, within what an object may become.
+fn change(value: &mut Value, patch: &json_patch::Patch) -> Result<(), Failure> {
+    use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};
+    let limited = |what: &str, limit: usize| {
+        let message = format!("Request entity is too large: a JSON patch may have at most {limit} {what}");
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    };
+    if patch.0.len() > MOST_OPERATIONS {
+        return Err(limited("operations", MOST_OPERATIONS));
+    }
+    let mut carried = 0;
+    for (index, operation) in patch.0.iter().enumerate() {
+        let (new, from) = match operation {
+            Add(add) => (Some(&add.value), None),
+            Replace(replace) => (Some(&replace.value), None),
+            Copy(copy) => (None, value.pointer(copy.from.as_str())),
+            Move(shift) => (None, value.pointer(shift.from.as_str())),
+            Remove(_) | Test(_) => (None, None),
+        };
+        carried += from.map_or(0, size);
+        if carried > MOST_CARRIED {
+            return Err(limited("bytes copied and moved", MOST_CARRIED));
+        }
+        if operation.path().count() + new.or(from).map_or(0, depth) > DEEPEST {
+            return Err(limited("levels", DEEPEST));
+        }
+        json_patch::patch(value, std::slice::from_ref(operation)).map_err(|error| {
+            let message = format!(
+                "the server rejected our request due to an error in our request: operation {index} at {:?}: {}",
+                error.path.as_str(),
+                error.kind
+            );
+            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        })?;
+    }
+    Ok(())
+}
+
+/// About as many bytes as the value has as JSON text.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => 2 + items.iter().map(size).sum::<usize>(),
+        Value::Object(fields) => 2 + fields.iter().map(|(name, value)| name.len() + 4 + size(value)).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 5,
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -80,19 +140,35 @@ const RETAIN: &str = "$retainKeys";
 const ORDER: &str = "$setElementOrder/";
 const DELETE: &str = "$deleteFromPrimitiveList/";
 
-fn merge_object(value: &mut Value, patch: &Value) {
+/// What `$patch` asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Directive {
+    Merge,
+    Replace,
+    Delete,
+}
+
+impl Directive {
+    fn of(change: &Value) -> Result<Self, Failure> {
+        match change.get(DIRECTIVE).map(Value::as_str) {
+            None | Some(Some("merge")) => Ok(Self::Merge),
+            Some(Some("replace")) => Ok(Self::Replace),
+            Some(Some("delete")) => Ok(Self::Delete),
+            Some(_) => Err(Failure::internal(format!("unknown patch type: {} in map: {change}", change[DIRECTIVE]))),
+        }
+    }
+}
+
+fn merge_object(value: &mut Value, patch: &Value) -> Result<(), Failure> {
     let Some(changes) = patch.as_object() else {
         *value = patch.clone();
-        return;
+        return Ok(());
     };
-    if !value.is_object() || changes.get(DIRECTIVE).is_some_and(|directive| directive == "replace") {
+    let directive = Directive::of(patch)?;
+    if !value.is_object() || directive != Directive::Merge {
         *value = Value::Object(Map::new());
     }
-    if changes.get(DIRECTIVE).is_some_and(|directive| directive == "delete") {
-        *value = Value::Object(Map::new());
-        return;
-    }
-    let Some(fields) = value.as_object_mut() else { return };
+    let Some(fields) = value.as_object_mut().filter(|_| directive != Directive::Delete) else { return Ok(()) };
     if let Some(retained) = changes.get(RETAIN).and_then(Value::as_array) {
         fields.retain(|name, _| retained.iter().any(|kept| kept == name));
     }
@@ -102,8 +178,8 @@ fn merge_object(value: &mut Value, patch: &Value) {
             if let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut) {
                 items.retain(|item| !gone.contains(item));
             }
-        } else if !name.starts_with('$') {
-            merge_field(fields, name, change);
+        } else if name != DIRECTIVE && name != RETAIN && !name.starts_with(ORDER) {
+            merge_field(fields, name, change)?;
         }
     }
     for (name, order) in changes {
@@ -112,19 +188,20 @@ fn merge_object(value: &mut Value, patch: &Value) {
             reorder(list, items, order);
         }
     }
+    Ok(())
 }
 
-fn merge_field(fields: &mut Map<String, Value>, name: &str, change: &Value) {
+fn merge_field(fields: &mut Map<String, Value>, name: &str, change: &Value) -> Result<(), Failure> {
     match change {
         Value::Null => {
             fields.shift_remove(name);
         }
-        Value::Object(_) => merge_object(fields.entry(name).or_insert(Value::Null), change),
+        Value::Object(_) => merge_object(fields.entry(name).or_insert(Value::Null), change)?,
         Value::Array(changes) => {
             let present = fields.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             let mut items = present.as_array().cloned().unwrap_or_default();
             match merge_key(name, changes).or_else(|| merge_key(name, &items).filter(|_| changes.is_empty())) {
-                Some(key) => merge_items(&mut items, changes, key),
+                Some(key) => merge_items(&mut items, changes, key)?,
                 None if name == "finalizers" => {
                     let new: Vec<_> = changes.iter().filter(|item| !items.contains(item)).cloned().collect();
                     items.extend(new);
@@ -137,27 +214,35 @@ fn merge_field(fields: &mut Map<String, Value>, name: &str, change: &Value) {
             fields.insert(name.to_owned(), other.clone());
         }
     }
+    Ok(())
 }
 
-fn merge_items(items: &mut Vec<Value>, changes: &[Value], key: &str) {
-    if changes.iter().any(|change| change[DIRECTIVE] == "replace" && change[key].is_null()) {
+fn merge_items(items: &mut Vec<Value>, changes: &[Value], key: &str) -> Result<(), Failure> {
+    for change in changes.iter().filter(|change| change[key].is_null()) {
+        if !change.is_object() {
+            return Err(Failure::internal(format!("list element types are not identical: {change} is no map")));
+        }
+        if Directive::of(change)? != Directive::Replace {
+            return Err(Failure::internal(format!("map: {change} does not contain declared merge key: {key}")));
+        }
         items.clear();
     }
     for change in changes.iter().filter(|change| !change[key].is_null()) {
         let place = items.iter().position(|item| item[key] == change[key]);
-        match place {
-            Some(place) if change[DIRECTIVE] == "delete" => {
+        match (place, Directive::of(change)?) {
+            (Some(place), Directive::Delete) => {
                 items.remove(place);
             }
-            Some(place) => merge_object(&mut items[place], change),
-            None if change[DIRECTIVE] == "delete" => {}
-            None => {
+            (None, Directive::Delete) => {}
+            (Some(place), _) => merge_object(&mut items[place], change)?,
+            (None, _) => {
                 let mut item = Value::Null;
-                merge_object(&mut item, change);
+                merge_object(&mut item, change)?;
                 items.push(item);
             }
         }
     }
+    Ok(())
 }
 
 /// Puts the named items first, in the given order; the others keep theirs.
@@ -167,7 +252,7 @@ fn reorder(list: &str, items: &mut [Value], order: &[Value]) {
         Some(key) => item[key] == wanted[key],
         None => item == wanted,
     };
-    items.sort_by_key(|item| order.iter().position(|wanted| same(item, wanted)).unwrap_or(order.len()));
+    items.sort_by_cached_key(|item| order.iter().position(|wanted| same(item, wanted)).unwrap_or(order.len()));
 }
 
 #[cfg(test)]
@@ -177,8 +262,22 @@ mod tests {
     use super::*;
 
     fn strategic(mut value: Value, patch: Value) -> Value {
-        merge_object(&mut value, &patch);
+        merge_object(&mut value, &patch).unwrap();
         value
+    }
+
+    #[test]
+    fn a_strategic_patch_that_cannot_be_meant_is_refused() {
+        for (patch, word) in [
+            (json!({"containers": [{"image": "x"}]}), "merge key: name"),
+            (json!({"containers": ["x"]}), "not identical"),
+            (json!({"containers": [{"name": "a", "$patch": "zap"}]}), "unknown patch type"),
+            (json!({"labels": {"$patch": 1}}), "unknown patch type"),
+        ] {
+            let failure = Patch::Strategic(patch).applied(&json!({"containers": [{"name": "a"}]})).unwrap_err();
+            assert_eq!(failure.code(), 500);
+            assert!(failure.status()["message"].as_str().unwrap().contains(word), "{failure:?}");
+        }
     }
 
     #[test]
@@ -226,5 +325,26 @@ mod tests {
         let patch = Patch::parse("application/json-patch+json", body, true).unwrap();
         assert_eq!(patch.applied(&json!({"a": 1})).unwrap_err().code(), 422);
         assert_eq!(patch.applied(&json!({"a": 2})).unwrap(), json!({"a": 3}));
+    }
+
+    #[test]
+    fn a_json_patch_cannot_make_a_small_request_a_huge_object() {
+        let patch = |operations: Vec<Value>| {
+            let body = Value::from(operations).to_string();
+            Patch::parse("application/json-patch+json", body.as_bytes(), true).unwrap()
+        };
+        let doubled = (0..64).map(|n| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")})).collect();
+        assert_eq!(patch(doubled).applied(&json!({"a": {"b": "c"}})).unwrap_err().code(), 413);
+        let nested = |op: &str| {
+            let wrap = |n: usize| json!({"op": "add", "path": ["/a", "/b"][n % 2], "value": {"x": {}}});
+            let to = |n: usize| format!("{}/x", ["/a", "/b"][n % 2]);
+            let moved = |n: usize| json!({"op": op, "from": ["/b", "/a"][n % 2], "path": to(n)});
+            patch((0..200).flat_map(|n| [wrap(n), moved(n)]).collect())
+        };
+        let start = json!({"a": {}, "b": {}});
+        assert_eq!(nested("move").applied(&start).unwrap_err().code(), 413);
+        assert_eq!(nested("copy").applied(&start).unwrap_err().code(), 413);
+        let many = vec![json!({"op": "test", "path": "/a", "value": {}}); MOST_OPERATIONS + 1];
+        assert_eq!(patch(many).applied(&start).unwrap_err().code(), 413);
     }
 }

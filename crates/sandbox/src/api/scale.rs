@@ -1,13 +1,19 @@
 //! The scale subresource: `autoscaling/v1` Scale over any resource that has one.
 
+use k8s_openapi::api::autoscaling::v1::Scale;
 use serde_json::{Value, json};
 
 use super::failure::{Cause, Failure};
 use super::resource::{Resource, ScalePaths};
 use super::selector::text_of;
+use super::write::{check_kind, check_name, check_namespace};
 
-/// The Scale of an object in its shown form.
-pub(super) fn of(paths: &ScalePaths, object: &Value) -> Value {
+/// The Scale of an object in its shown form. Without replicas in the spec there is none, as on a real server.
+pub(super) fn of(paths: &ScalePaths, object: &Value) -> Result<Value, Failure> {
+    if object.pointer(&paths.replicas).is_none_or(Value::is_null) {
+        let path = paths.replicas.replace('/', ".");
+        return Err(Failure::internal(format!("Internal error occurred: the spec replicas field {path:?} does not exist")));
+    }
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let selector = match &paths.selector_text {
         None => text_of(&object["spec"]["selector"]),
@@ -28,11 +34,11 @@ pub(super) fn of(paths: &ScalePaths, object: &Value) -> Value {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
 }
 
-/// The object with the replicas of a Scale. The Scale's resource version, if it has one, goes along and is checked
-/// by the update.
+/// The object with the replicas of a Scale. The Scale's resource version and uid, if it has them, go along and are
+/// checked by the update.
 pub(super) fn applied(
     resource: &Resource,
     paths: &ScalePaths,
@@ -40,33 +46,28 @@ pub(super) fn applied(
     scale: &Value,
 ) -> Result<Value, Failure> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    if !matches!(scale["kind"].as_str(), None | Some("Scale")) {
-        return Err(Failure::bad_request(format!("expected a Scale, got {}", scale["kind"])));
-    }
-    if scale["metadata"]["name"].as_str().is_some_and(|given| given != name) {
-        let message = "the name of the object does not match the name on the URL";
-        return Err(Failure::bad_request(message));
-    }
-    let wanted = &scale["spec"]["replicas"];
-    let replicas = match wanted {
-        Value::Null => 0,
-        other => match other.as_i64().and_then(|count| i32::try_from(count).ok()) {
-            Some(count) => count,
-            None => return Err(Failure::bad_request(format!("spec.replicas: {other} is no 32-bit integer"))),
-        },
-    };
+    let mut scale = scale.clone();
+    check_kind(&mut scale, "autoscaling/v1", "Scale")?;
+    check_name(&scale, name)?;
+    check_namespace(&scale, object["metadata"]["namespace"].as_str().unwrap_or_default())?;
+    let scale: Scale = serde_path_to_error::deserialize(scale).map_err(|error| {
+        Failure::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {error}"))
+    })?;
+    // Without replicas, zero is meant: Go leaves out a zero.
+    let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
     if replicas < 0 {
-        let cause = Cause::invalid("spec.replicas", wanted, "must be greater than or equal to 0");
+        let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         return Err(Failure::invalid("autoscaling", "Scale", name, &[cause]));
     }
     let mut value = object.clone();
     if set(&mut value, &paths.replicas, replicas.into()).is_none() {
         return Err(Failure::bad_request(format!("{} has no place for {}", resource.kind, paths.replicas)));
     }
-    match scale["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty()) {
-        Some(version) => value["metadata"]["resourceVersion"] = version.into(),
-        // Unconditional, even for resources that do not allow it otherwise.
-        None => value["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone(),
+    // Without a version it is unconditional, even for resources that do not allow that otherwise.
+    for (field, given) in [("resourceVersion", scale.metadata.resource_version), ("uid", scale.metadata.uid)] {
+        if let Some(given) = given.filter(|given| !given.is_empty()) {
+            value["metadata"][field] = given.into();
+        }
     }
     Ok(value)
 }
@@ -99,9 +100,10 @@ mod tests {
             "metadata": {"name": "x", "namespace": "n", "resourceVersion": "7", "labels": {"a": "b"}},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "x"}}}, "status": {"replicas": 2},
         });
-        let scale = of(&paths, &object);
+        let scale = of(&paths, &object).unwrap();
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=x"}));
         assert!(scale["metadata"].get("labels").is_none());
+        assert_eq!(of(&paths, &json!({"spec": {}})).unwrap_err().code(), 500);
     }
 }

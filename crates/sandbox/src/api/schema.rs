@@ -1,6 +1,6 @@
 //! The structural schema of a custom resource: pruning, defaults and validation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use regex::Regex;
@@ -54,6 +54,34 @@ enum Distinct {
     ByKeys(Vec<String>),
 }
 
+/// What a schema of Kubernetes cannot have.
+const UNSUPPORTED: &[&str] = &["$ref", "additionalItems", "definitions", "dependencies", "id", "patternProperties"];
+/// Formats that a real server checks and this one does not.
+const UNCHECKED_FORMATS: &[&str] = &[
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "duration",
+    "email",
+    "hexcolor",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "mac",
+    "rgbcolor",
+    "ssn",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+];
+
 /// One level of a schema.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
@@ -89,9 +117,21 @@ pub(crate) struct Schema {
 impl Schema {
     /// Reads the `openAPIV3Schema` of a CRD; `place` is where it stands, for the causes.
     pub(crate) fn read(value: &Value, place: &str, causes: &mut Vec<Cause>) -> Self {
+        unsupported(value, place, causes);
         let sub = |field: &str, causes: &mut Vec<Cause>| {
             let value = &value[field];
             value.is_object().then(|| Box::new(Self::read(value, &format!("{place}.{field}"), causes)))
+        };
+        let typed = |value: &Value, place: &str, causes: &mut Vec<Cause>| {
+            let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
+            if value["type"].is_null() && free.iter().all(|free| value[*free] != true) {
+                causes.push(Cause::required(format!("{place}.type"), "must not be empty for specified object fields"));
+            }
+            Self::read(value, place, causes)
+        };
+        let typed_sub = |field: &str, causes: &mut Vec<Cause>| {
+            let value = &value[field];
+            value.is_object().then(|| Box::new(typed(value, &format!("{place}.{field}"), causes)))
         };
         let subs = |field: &str, causes: &mut Vec<Cause>| -> Vec<Self> {
             let items = value[field].as_array().into_iter().flatten().enumerate();
@@ -102,7 +142,7 @@ impl Schema {
             value[field].as_f64().map(|bound| (bound, value[exclusive].as_bool().unwrap_or(false)))
         };
         let properties = value["properties"].as_object().into_iter().flatten();
-        Self {
+        let schema = Self {
             kind: kind_of(value, place, causes),
             nullable: value["nullable"] == true,
             int_or_string: value["x-kubernetes-int-or-string"] == true,
@@ -110,12 +150,12 @@ impl Schema {
             embedded: value["x-kubernetes-embedded-resource"] == true,
             properties: properties
                 .map(|(name, property)| {
-                    (name.clone(), Self::read(property, &format!("{place}.properties[{name}]"), causes))
+                    (name.clone(), typed(property, &format!("{place}.properties[{name}]"), causes))
                 })
                 .collect(),
-            additional: sub("additionalProperties", causes),
+            additional: typed_sub("additionalProperties", causes),
             any_additional: value["additionalProperties"] == true,
-            items: sub("items", causes),
+            items: typed_sub("items", causes),
             required: texts(&value["required"]),
             allowed: value["enum"].as_array().cloned(),
             minimum: bound("minimum", "exclusiveMinimum"),
@@ -137,7 +177,20 @@ impl Schema {
             any_of: subs("anyOf", causes),
             one_of: subs("oneOf", causes),
             not: sub("not", causes),
+        };
+        let mut refused = Vec::new();
+        if let Some(default) = &schema.default {
+            schema.check(default, "", &mut refused);
         }
+        if let (Some(default), false) = (&schema.default, refused.is_empty()) {
+            causes.push(Cause::invalid(format!("{place}.default"), default, "must obey its own schema"));
+        }
+        schema
+    }
+
+    /// The schema of a field.
+    fn of(&self, name: &str) -> Option<&Self> {
+        self.properties.get(name).or(self.additional.as_deref())
     }
 
     /// Removes what the schema does not know and collects the places.
@@ -170,14 +223,13 @@ impl Schema {
             keep
         });
         for (name, value) in fields.iter_mut() {
-            let schema = self.properties.get(name).or(self.additional.as_deref());
-            if let Some(schema) = schema.filter(|_| !(root && name == "metadata")) {
+            if let Some(schema) = self.of(name).filter(|_| !(root && name == "metadata")) {
                 schema.prune(value, false, &inside(place, name), unknown);
             }
         }
     }
 
-    /// Fills in defaults, and takes out nulls that only ask for them.
+    /// Fills in defaults, and takes out nulls where there can be none: they stand for an absent field.
     pub(crate) fn fill(&self, value: &mut Value) {
         match value {
             Value::Object(fields) => {
@@ -187,11 +239,12 @@ impl Schema {
                         fields.insert(name.clone(), default.clone());
                     }
                 }
-                for (name, value) in fields.iter_mut() {
-                    if let Some(schema) = self.properties.get(name).or(self.additional.as_deref()) {
-                        schema.fill(value);
-                    }
-                }
+                fields.retain(|name, value| {
+                    let Some(schema) = self.of(name) else { return true };
+                    let stays = schema.nullable || !value.is_null();
+                    schema.fill(value);
+                    stays
+                });
             }
             Value::Array(items) => {
                 for item in items {
@@ -247,7 +300,7 @@ impl Schema {
         let body = format!("{place} in body");
         within(fields.len() as u64, self.size, &body, "properties", place, &Value::Object(Map::new()), causes);
         for (name, value) in fields {
-            if let Some(schema) = self.properties.get(name).or(self.additional.as_deref()) {
+            if let Some(schema) = self.of(name) {
                 schema.check(value, &inside(place, name), causes);
             }
         }
@@ -257,13 +310,10 @@ impl Schema {
         let body = format!("{place} in body");
         let shown = Value::from(items.len());
         within(items.len() as u64, self.count, &body, "items", place, &shown, causes);
+        let mut seen = BTreeSet::new();
         for (index, item) in items.iter().enumerate() {
             let at = format!("{place}[{index}]");
-            if self
-                .distinct
-                .as_ref()
-                .is_some_and(|distinct| items[..index].iter().any(|other| distinct.same(item, other)))
-            {
+            if self.distinct.as_ref().is_some_and(|distinct| !seen.insert(distinct.identity(item))) {
                 causes.push(Cause::duplicate(&at, item));
             }
             if let Some(schema) = &self.items {
@@ -332,9 +382,15 @@ impl Schema {
         }
     }
 
-    /// The rules, of this level and below, that nobody can evaluate here.
-    pub(crate) fn unevaluated<'a>(&'a self, found: &mut Vec<&'a str>) {
-        found.extend(self.rules.iter().filter(|rule| !rule.is_known()).map(|rule| rule.text.as_str()));
+    /// The rules and formats, of this level and below, that nobody can evaluate here.
+    pub(crate) fn unevaluated(&self, found: &mut Vec<String>) {
+        found.extend(self.rules.iter().filter(|rule| !rule.is_known()).map(|rule| format!("rule {:?}", rule.text)));
+        found.extend(
+            self.format
+                .iter()
+                .filter(|format| self.kind == Some(Type::String) && UNCHECKED_FORMATS.contains(&format.as_str()))
+                .map(|format| format!("format {format:?}")),
+        );
         let below = self.properties.values().chain(self.additional.as_deref()).chain(self.items.as_deref());
         for schema in below.chain(&self.all_of).chain(&self.any_of).chain(&self.one_of).chain(self.not.as_deref()) {
             schema.unevaluated(found);
@@ -343,11 +399,34 @@ impl Schema {
 }
 
 impl Distinct {
-    fn same(&self, one: &Value, other: &Value) -> bool {
+    /// A text that is the same for items that are the same.
+    fn identity(&self, item: &Value) -> String {
         match self {
-            Self::Whole => one == other,
-            Self::ByKeys(keys) => keys.iter().all(|key| one[key] == other[key]),
+            Self::Whole => {
+                let mut item = item.clone();
+                item.sort_all_objects();
+                item.to_string()
+            }
+            Self::ByKeys(keys) => keys.iter().map(|key| item[key].to_string()).collect::<Vec<_>>().join(","),
         }
+    }
+}
+
+/// Refuses what would be accepted and then not be done.
+fn unsupported(value: &Value, place: &str, causes: &mut Vec<Cause>) {
+    for field in UNSUPPORTED.iter().filter(|field| !value[**field].is_null()) {
+        causes.push(Cause::forbidden(format!("{place}.{field}"), &format!("{field} is not supported")));
+    }
+    if value["uniqueItems"] == true {
+        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        causes.push(Cause::forbidden(format!("{place}.uniqueItems"), detail));
+    }
+    if value["properties"].is_object() && value["additionalProperties"].is_object() {
+        let detail = "additionalProperties and properties are mutual exclusive";
+        causes.push(Cause::forbidden(format!("{place}.additionalProperties"), detail));
+    }
+    if value["type"] == "array" && !value["items"].is_object() {
+        causes.push(Cause::required(format!("{place}.items"), "must be specified"));
     }
 }
 
@@ -466,6 +545,35 @@ mod tests {
         let mut value = json!({"spec": {"size": 1, "mode": null}});
         schema().fill(&mut value);
         assert_eq!(value["spec"]["mode"], "a");
+    }
+
+    #[test]
+    fn a_null_stands_for_an_absent_field() {
+        let mut value = json!({"spec": {"size": null, "code": null, "map": {"a": null}, "free": {"kept": null}}});
+        schema().fill(&mut value);
+        assert_eq!(value, json!({"spec": {"mode": "a", "map": {}, "free": {"kept": null}}}));
+    }
+
+    #[test]
+    fn a_schema_that_would_not_be_obeyed_is_refused() {
+        for (field, place) in [
+            (json!({"type": "string", "$ref": "#/x"}), "x.$ref"),
+            (json!({"type": "array", "uniqueItems": true, "items": {"type": "string"}}), "x.uniqueItems"),
+            (json!({"type": "object", "patternProperties": {}}), "x.patternProperties"),
+            (json!({"properties": {"a": {"type": "string"}}}), "x.type"),
+            (json!({"type": "array"}), "x.items"),
+            (json!({"type": "string", "default": 5}), "x.default"),
+            (
+                json!({"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}),
+                "x.additionalProperties",
+            ),
+        ] {
+            let mut causes = Vec::new();
+            Schema::read(&json!({"type": "object", "properties": {"x": field}}), "", &mut causes);
+            let place = place.replacen("x.", ".properties[x].", 1);
+            assert_eq!(causes.len(), 1, "{causes:?}");
+            assert!(format!("{causes:?}").contains(&place), "{place}: {causes:?}");
+        }
     }
 
     #[test]

@@ -384,7 +384,7 @@ impl Work {
             }
             _ => return Err(Failure::method_not_allowed()),
         };
-        let scale = scale::of(paths, &self.resource.shown(&object));
+        let scale = scale::of(paths, &self.resource.shown(&object))?;
         let body = match self.view {
             View::Metadata => read::metadata_only(&scale),
             _ => scale,

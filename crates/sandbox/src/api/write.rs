@@ -11,6 +11,7 @@ use super::patch::Patch;
 use super::query::FieldValidation;
 use super::resource::{Form, Generation, Resource};
 use super::scale;
+use super::selector::plain_text;
 use super::validation;
 use super::world::{Call, World};
 use super::{delete, seconds};
@@ -40,7 +41,7 @@ pub(crate) enum Part {
 pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<Written, Failure> {
     let resource = call.resource;
     let mut warnings = Vec::new();
-    check_namespace(call, &body)?;
+    check_namespace(&body, call.namespace)?;
     let mut value = admit(call, body, &mut warnings)?;
     if value["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
         return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
@@ -89,12 +90,8 @@ pub(crate) fn update(
     part: Part,
 ) -> Result<Written, Failure> {
     let old = existing(world, call, name)?;
-    check_namespace(call, &body)?;
-    let given = body["metadata"]["name"].as_str().unwrap_or_default();
-    if given != name {
-        let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-        return Err(Failure::bad_request(message));
-    }
+    check_namespace(&body, call.namespace)?;
+    check_name(&body, name)?;
     let mut warnings = Vec::new();
     let value = admit(call, body, &mut warnings)?;
     replace(world, call, &old, value, part, warnings)
@@ -110,11 +107,8 @@ pub(crate) fn patch(
 ) -> Result<Written, Failure> {
     let old = existing(world, call, name)?;
     let patched = patch.applied(&call.resource.shown(&old))?;
-    if patched["metadata"]["name"] != *name {
-        let cause = Cause::invalid("metadata.name", &patched["metadata"]["name"], "field is immutable");
-        return Err(call.resource.invalid(name, &[cause]));
-    }
-    check_namespace(call, &patched)?;
+    check_name(&patched, name)?;
+    check_namespace(&patched, call.namespace)?;
     let mut warnings = Vec::new();
     let value = admit(call, patched, &mut warnings)?;
     replace(world, call, &old, value, part, warnings)
@@ -130,7 +124,7 @@ pub(crate) fn rescale(
     let old = existing(world, call, name)?;
     let paths = call.resource.scale.as_ref().ok_or_else(Failure::no_such_path)?;
     let shown = call.resource.shown(&old);
-    let wanted = change(scale::of(paths, &shown))?;
+    let wanted = change(scale::of(paths, &shown)?)?;
     let value = scale::applied(call.resource, paths, &shown, &wanted)?;
     replace(world, call, &old, value, Part::Whole, Vec::new())
 }
@@ -255,7 +249,7 @@ fn new_generation(resource: &Resource, next: &Value, old: &Value) -> bool {
 /// Reads a body as an object of the resource, in the stored form.
 fn admit(call: &Call<'_>, mut value: Value, warnings: &mut Vec<String>) -> Result<Value, Failure> {
     let resource = call.resource;
-    check_kind(resource, &mut value)?;
+    check_kind(&mut value, &resource.api_version(), &resource.kind)?;
     let mut unknown = Vec::new();
     let cannot = |error: String| {
         let (version, kind) = (&resource.version, &resource.kind);
@@ -288,7 +282,7 @@ fn admit(call: &Call<'_>, mut value: Value, warnings: &mut Vec<String>) -> Resul
     let lines: Vec<_> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
     match call.query.field_validation {
         FieldValidation::Strict if !lines.is_empty() => {
-            Err(Failure::bad_request(format!("strict decoding error: {}", lines.join(", "))))
+            Err(cannot(format!("strict decoding error: {}", lines.join(", "))))
         }
         FieldValidation::Warn => {
             warnings.extend(lines);
@@ -299,24 +293,40 @@ fn admit(call: &Call<'_>, mut value: Value, warnings: &mut Vec<String>) -> Resul
 }
 
 /// Fills in `apiVersion` and `kind`, or refuses others.
-fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Failure> {
+pub(super) fn check_kind(value: &mut Value, api_version: &str, kind: &str) -> Result<(), Failure> {
     if !value.is_object() {
         return Err(Failure::bad_request("the body of the request must be an object"));
     }
-    for (field, wanted) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
-        match value[field].as_str().unwrap_or_default() {
-            "" => value[field] = wanted.into(),
+    for (field, wanted) in [("apiVersion", api_version), ("kind", kind)] {
+        match &value[field] {
+            Value::Null => value[field] = wanted.into(),
+            Value::String(given) if given.is_empty() => value[field] = wanted.into(),
             given if given == wanted => {}
             given => {
+                let given = plain_text(given);
                 let message = format!("the {field} in the data ({given}) does not match the expected one ({wanted})");
                 return Err(Failure::bad_request(message));
             }
         }
     }
-    if !value["metadata"].is_object() {
-        value["metadata"] = json!({});
+    match &value["metadata"] {
+        Value::Object(_) => Ok(()),
+        Value::Null => {
+            value["metadata"] = json!({});
+            Ok(())
+        }
+        other => Err(Failure::bad_request(format!("{kind} cannot be handled: {other} is no metadata"))),
     }
-    Ok(())
+}
+
+/// The object that is sent to an object's path must have its name.
+pub(super) fn check_name(value: &Value, name: &str) -> Result<(), Failure> {
+    let message = match value["metadata"]["name"].as_str().unwrap_or_default() {
+        given if given == name => return Ok(()),
+        "" => format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"),
+        given => format!("the name of the object ({given}) does not match the name on the URL ({name})"),
+    };
+    Err(Failure::bad_request(message))
 }
 
 /// Collects what was sent and is not in the decoded object.
@@ -340,9 +350,9 @@ fn lost(sent: &Value, decoded: &Value, place: &str, unknown: &mut Vec<String>) {
     }
 }
 
-fn check_namespace(call: &Call<'_>, value: &Value) -> Result<(), Failure> {
+pub(super) fn check_namespace(value: &Value, namespace: &str) -> Result<(), Failure> {
     let given = value["metadata"]["namespace"].as_str().unwrap_or_default();
-    if given.is_empty() || given == call.namespace {
+    if given.is_empty() || given == namespace {
         return Ok(());
     }
     let message = "the namespace of the provided object does not match the namespace sent on the request";
