@@ -203,6 +203,17 @@ mod tests {
         live_processes(group).unwrap().len()
     }
 
+    /// Asks the system until it has an answer, for at most half a minute.
+    fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..3000 {
+            if let Some(found) = look() {
+                return found;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("not within 30 s: {what}")
+    }
+
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -218,9 +229,7 @@ mod tests {
         drop(group);
         assert!(!directory.exists());
         // Grandchildren are killed by now, but the kernel may still be about to take them off the list.
-        while alive(id) > 0 {
-            std::thread::yield_now();
-        }
+        until("the group is gone", || (alive(id) == 0).then_some(()));
     }
 
     #[test]
@@ -228,12 +237,7 @@ mod tests {
         let mut group = ProcessGroup::start("test").unwrap();
         group.spawn("steady", sh("sleep 600")).unwrap();
         group.spawn("brief", sh("echo one; echo two >&2; exit 3")).unwrap();
-        let (name, status) = loop {
-            if let Some(ended) = group.ended().unwrap() {
-                break ended;
-            }
-            std::thread::yield_now();
-        };
+        let (name, status) = until("a member has ended", || group.ended().unwrap());
         assert_eq!((name.as_str(), status.code()), ("brief", Some(3)));
         assert_eq!(group.log_tail("brief", 1), "two");
     }
@@ -280,8 +284,8 @@ mod tests {
         assert!(alive(id) >= 1);
         owner.kill().unwrap();
         owner.wait().unwrap();
-        while alive(id) > 0 || Path::new(directory).exists() {
-            std::thread::yield_now();
-        }
+        until("the group and its directory are gone", || {
+            (alive(id) == 0 && !Path::new(directory).exists()).then_some(())
+        });
     }
 }

@@ -3,7 +3,10 @@
 //! A new server is a module with a `start` function and one line in [`SERVICES`].
 
 mod debian;
+mod postgresql;
+mod prometheus;
 mod rabbitmq;
+mod redis;
 
 use std::time::Duration;
 use std::{io, thread};
@@ -18,7 +21,12 @@ struct Service {
     start: fn() -> Result<Running>,
 }
 
-const SERVICES: &[Service] = &[Service { name: "rabbitmq", start: rabbitmq::start }];
+const SERVICES: &[Service] = &[
+    Service { name: "postgresql", start: postgresql::start },
+    Service { name: "prometheus", start: prometheus::start },
+    Service { name: "rabbitmq", start: rabbitmq::start },
+    Service { name: "redis", start: redis::start },
+];
 
 /// A server that is up. It and everything it wrote are gone when this is dropped or this process ends.
 pub struct Running {
@@ -98,6 +106,8 @@ mod tests {
     #[test]
     fn an_unknown_service_is_refused_with_the_known_ones() {
         let Err(error) = super::start(&["rabbit".into()]) else { panic!("accepted") };
-        assert_eq!(error.to_string(), r#"there is no service "rabbit"; there are: rabbitmq"#);
+        let error = error.to_string();
+        assert!(error.starts_with(r#"there is no service "rabbit"; there are: "#), "{error}");
+        assert!(super::SERVICES.iter().all(|service| error.contains(service.name)), "{error}");
     }
 }

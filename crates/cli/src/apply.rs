@@ -1,5 +1,7 @@
 //! Puts manifests on an API server.
 
+use std::time::Duration;
+
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::discovery::{ApiResource, Scope};
@@ -7,6 +9,9 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::manifests::Manifest;
+
+/// The API server has this long for one manifest.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A manifest was refused; prints as `file:line: Kind namespace/name: what the API server said`.
 #[derive(Debug, thiserror::Error)]
@@ -20,18 +25,21 @@ pub struct Error {
 /// Creates the manifest's object, or merges the manifest into the one that is there.
 ///
 /// # Errors
-/// The API server does not know the kind or refuses the object.
+/// The API server does not know the kind, refuses the object, or does not answer within 30 s.
 pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject, Error> {
     let failed = |message: String| Error { place: manifest.place.to_string(), title: manifest.title(), message };
-    put(client, manifest.object.clone()).await.map_err(failed)
+    let outcome = tokio::time::timeout(PATIENCE, put(client, manifest.object.clone())).await;
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))).map_err(failed)
 }
 
 async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String> {
     let types: TypeMeta = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     let kind = GroupVersionKind::try_from(&types).map_err(|error| error.to_string())?;
-    let (resource, capabilities) = kube::discovery::pinned_kind(client, &kind)
-        .await
-        .map_err(|_| format!("no kind {} in {} is served here", kind.kind, types.api_version))?;
+    let (resource, capabilities) =
+        kube::discovery::pinned_kind(client, &kind).await.map_err(|error| match is_unknown(&error) {
+            true => format!("no kind {} in {} is served here", kind.kind, types.api_version),
+            false => sentence(&error),
+        })?;
     let api = api(client, &resource, capabilities.scope == Scope::Namespaced, &mut object);
     let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     match api.create(&PostParams::default(), &desired).await {
@@ -40,6 +48,15 @@ async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String
             .await
             .map_err(|error| sentence(&error)),
         outcome => outcome.map_err(|error| sentence(&error)),
+    }
+}
+
+/// Whether discovery has found that there is no such kind, group or version.
+fn is_unknown(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Discovery(_) => true,
+        kube::Error::Api(status) => status.is_not_found(),
+        _ => false,
     }
 }
 

@@ -62,13 +62,14 @@ pub struct OperatorArgs {
     /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address
     #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]
     pub external_metrics_address: Option<SocketAddr>,
-    /// Folder with tls.crt and tls.key for the external metrics API; without it a certificate is made at every start
+    /// Folder with tls.crt and tls.key for the external metrics API, read again when they change; without it a
+    /// certificate is made at every start
     #[arg(long, value_name = "DIR", requires = "external_metrics_address")]
     pub cert_dir: Option<PathBuf>,
     /// Host name under which the API server reaches the external metrics API, for the certificate made at the start
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub external_metrics_host: String,
     /// Where to write the CA of a certificate made at the start, for the caBundle of the APIService
-    #[arg(long, value_name = "FILE", requires = "external_metrics_address")]
+    #[arg(long, value_name = "FILE", requires = "external_metrics_address", conflicts_with = "cert_dir")]
     pub ca_file: Option<PathBuf>,
 }

@@ -32,13 +32,20 @@ pub fn write(path: &Path, server: &str, ca: &str, token: &str) -> anyhow::Result
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(failed)?;
-    let part = path.with_extension("part");
+    let name = path.file_name().unwrap_or_default().display();
+    let part = folder.join(format!(".{name}.{}.part", std::process::id()));
+    let written = write_private(&part, &format!("{config:#}\n")).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        // It holds the token.
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(failed)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     // A leftover of another mode would keep its mode.
-    let _ = std::fs::remove_file(&part);
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(failed)?;
-    file.write_all(format!("{config:#}\n").as_bytes()).with_context(failed)?;
-    std::fs::rename(&part, path).with_context(failed)
+    let _ = std::fs::remove_file(path);
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 /// Removes the kubeconfig, unless another run has written its own in the same place.
@@ -75,9 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_user_may_read_it() {
+    fn only_the_user_may_read_it_and_no_other_file_is_touched() {
         let folder = std::env::temp_dir().join(format!("tidemark-kubeconfig-{}", std::process::id()));
         let path = folder.join("config");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.part"), "another's").unwrap();
         write(&path, "https://127.0.0.1:1", "CA", "token").unwrap();
         write(&path, "https://127.0.0.1:2", "CA", "token").unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -86,7 +95,9 @@ mod tests {
         assert!(path.exists(), "it is another run's");
         remove(&path, "https://127.0.0.1:2");
         assert!(!path.exists());
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["config.part"], "and nothing else is touched or left");
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(config.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://127.0.0.1:2"));
     }

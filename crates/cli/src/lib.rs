@@ -1,5 +1,6 @@
 //! The `tidemark` command: arguments and wiring.
 
+mod aggregation;
 pub mod apply;
 pub mod args;
 pub mod crds;
@@ -7,12 +8,53 @@ pub mod kubeconfig;
 pub mod manifests;
 pub mod metrics;
 pub mod operator;
+mod parts;
 mod signals;
 pub mod up;
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
-/// `RUST_LOG`, or what an operator needs to see. The AMQP library logs what brokers say, user names included.
+/// An error and what it came from, each in its words unless what stands before has said so.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Logs to standard error, in colours on a terminal only.
+fn log_to_standard_error() {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // Where standard error is closed, saying so there would be a panic.
+        .log_internal_errors(false)
+        .init();
+}
+
+/// `RUST_LOG`, or what an operator needs to see. The AMQP library logs what brokers say, user names included; kube's
+/// client logs each failed attempt, of which our own lines tell the outcome.
 fn log_filter() -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,lapin=off"))
+    let default = "info,kube_client::client::builder=off,kube_runtime=error,lapin=off";
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_cause_that_has_been_told_is_not_told_again() {
+        let error: anyhow::Result<()> = Err(anyhow!("connection refused")).context("cannot ask: connection refused");
+        assert_eq!(
+            super::describe(&error.context("no start").unwrap_err()),
+            "no start: cannot ask: connection refused"
+        );
+    }
 }

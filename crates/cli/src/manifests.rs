@@ -100,6 +100,17 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
+/// Puts first what others need in order to be accepted or to start; apart from that the order stays. A namespace must be
+/// there before what is in it, a definition before its objects, and a pod starts as soon as its workload is there.
+pub fn sort_by_need(manifests: &mut [Manifest]) {
+    manifests.sort_by_key(|manifest| match manifest.kind() {
+        "Namespace" => 0,
+        "CustomResourceDefinition" => 1,
+        "Secret" | "ConfigMap" | "ServiceAccount" => 2,
+        _ => 3,
+    });
+}
+
 /// Adds the manifests in a text; `file` is named in errors. Empty documents are skipped, lists are taken apart, and a
 /// document that is wrong leaves the others alone.
 pub fn parse(file: &Path, text: &str, contents: &mut Contents) {
@@ -184,7 +195,10 @@ fn flatten(place: Place, object: Value, manifests: &mut Vec<Manifest>) -> Result
         return Ok(());
     }
     if text("/metadata/name").is_none() && text("/metadata/generateName").is_none() {
-        return Err(shape(format!("{kind}: metadata.name is missing")));
+        return Err(shape(format!("{kind}: metadata.name is missing, or is no text")));
+    }
+    if object.pointer("/metadata/namespace").is_some_and(|namespace| !namespace.is_string() && !namespace.is_null()) {
+        return Err(shape(format!("{kind}: metadata.namespace is no text: put it in quotes")));
     }
     manifests.push(Manifest { place, object });
     Ok(())
@@ -242,7 +256,28 @@ mod tests {
             "f.yaml:1: a manifest is a mapping with apiVersion, kind and metadata"
         );
         assert_eq!(parsed("kind: A\n").unwrap_err(), "f.yaml:1: A: apiVersion is missing");
-        assert_eq!(parsed("kind: A\napiVersion: v1\n").unwrap_err(), "f.yaml:1: A: metadata.name is missing");
+        assert_eq!(
+            parsed("kind: A\napiVersion: v1\n").unwrap_err(),
+            "f.yaml:1: A: metadata.name is missing, or is no text"
+        );
+    }
+
+    #[test]
+    fn a_namespace_that_is_a_number_is_refused_and_not_taken_for_the_default_one() {
+        let error = parsed("kind: A\napiVersion: v1\nmetadata: {name: a, namespace: 5}\n").unwrap_err();
+        assert_eq!(error, "f.yaml:1: A: metadata.namespace is no text: put it in quotes");
+    }
+
+    #[test]
+    fn what_others_need_comes_first() {
+        let mut contents = Contents::default();
+        let text: String = ["ScaledObject", "Deployment", "Secret", "CustomResourceDefinition", "Pod", "Namespace"]
+            .map(|kind| format!("---\nkind: {kind}\napiVersion: v1\nmetadata: {{name: x}}\n"))
+            .concat();
+        parse(Path::new("f.yaml"), &text, &mut contents);
+        sort_by_need(&mut contents.manifests);
+        let kinds: Vec<_> = contents.manifests.iter().map(Manifest::kind).collect();
+        assert_eq!(kinds, ["Namespace", "CustomResourceDefinition", "Secret", "ScaledObject", "Deployment", "Pod"]);
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use tidemark_engine::quantity;
 use tidemark_operator::Handle;
 use tidemark_sandbox::Sandbox;
 use tidemark_serving::external_metrics::{GROUP, VERSION};
 use tidemark_serving::front_proxy::Access;
-use tidemark_serving::{ExternalMetric, ExternalMetrics, MetricsSource};
+use tidemark_serving::{ExternalMetric, ExternalMetrics, MetricsSource, Values};
 
 /// Answers from an operator.
 pub struct OperatorMetrics(Handle);
@@ -21,12 +20,7 @@ impl OperatorMetrics {
 }
 
 impl MetricsSource for OperatorMetrics {
-    fn values<'a>(
-        &'a self,
-        namespace: &'a str,
-        object: &'a str,
-        metric: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<ExternalMetric>, String>> {
+    fn values<'a>(&'a self, namespace: &'a str, object: &'a str, metric: &'a str) -> Values<'a> {
         Box::pin(async move {
             let values = self.0.metric(namespace, object, metric).await.map_err(|error| error.to_string())?;
             Ok(values

@@ -1,30 +1,30 @@
 //! `tidemark operator`: the operator in a cluster.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tidemark_clock::Clock;
-use tidemark_operator::{Handle, Operator, Settings};
-use tidemark_serving::ExternalMetrics;
-use tidemark_serving::certificates::{Authority, Pair, server_config};
-use tidemark_serving::front_proxy::{Access, Delegated, FrontProxy};
+use tidemark_operator::{Operator, Settings};
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::OperatorArgs;
-use crate::metrics::OperatorMetrics;
-use crate::signals;
+use crate::parts::Parts;
+use crate::signals::{self, Signals};
+use crate::{aggregation, log_to_standard_error};
 
 /// Runs the operator until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The cluster cannot be reached, or the external metrics API cannot be served.
+/// There is no cluster to work on, or the external metrics API cannot be served. A cluster that does not answer, or that
+/// lacks the CRDs, is waited for, and the log says so; only the external metrics API needs it at the start.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter(crate::log_filter()).with_writer(std::io::stderr).init();
+    log_to_standard_error();
+    let mut signals = Signals::listen()?;
     let config = config(args.kubeconfig.as_deref()).await?;
     let client = tidemark_operator::client::build(config).context("cannot make a client for the cluster")?;
     let clock = Clock::system();
@@ -35,30 +35,30 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let (operator, handle) = Operator::new(client.clone(), door, settings);
 
     let shutdown = CancellationToken::new();
-    let _stop_with_this = shutdown.clone().drop_guard();
-    let mut serving = tokio::task::JoinSet::new();
+    let mut parts = Parts::default();
     if let Some(address) = args.external_metrics_address {
-        let service = external_metrics(&args, address, client, handle, clock, shutdown.clone()).await?;
-        serving.spawn(service);
+        let prepared = async {
+            let listener = listen(address).await?;
+            aggregation::prepare(&args, listener, client, handle, clock, shutdown.clone()).await
+        };
+        let Some(service) = parts.do_while_they_run(&mut signals, prepared).await? else { return Ok(()) };
+        parts.start("the external metrics API", async { Ok::<_, Infallible>(service.await) });
         tracing::info!(%address, "serving external.metrics.k8s.io/v1beta1");
     }
-    let mut running = serving;
-    let stop = shutdown.clone();
-    let mut operator = tokio::spawn(operator.run(stop));
-    let outcome = tokio::select! {
-        biased;
-        signal = signals::stop() => signal,
-        ended = &mut operator => {
-            shutdown.cancel();
-            while running.join_next().await.is_some() {}
-            return ended.context("the operator ended unexpectedly")?.context("the operator failed");
-        }
-    };
+    parts.start("the operator", operator.run(shutdown.clone()));
+    let nothing_else = std::future::pending::<anyhow::Result<()>>();
+    let outcome = parts.do_while_they_run(&mut signals, nothing_else).await;
     tracing::info!("stopping");
     shutdown.cancel();
-    operator.await.context("the operator ended unexpectedly")?.context("the operator failed")?;
-    while running.join_next().await.is_some() {}
-    outcome
+    tokio::select! {
+        biased;
+        () = async { while parts.join_one().await {} } => outcome.map(drop),
+        again = signals::again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}: is it in use?"))
 }
 
 async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Config> {
@@ -70,41 +70,4 @@ async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Config> {
             kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(failed)
         }
     }
-}
-
-async fn external_metrics(
-    args: &OperatorArgs,
-    address: SocketAddr,
-    client: kube::Client,
-    handle: Handle,
-    clock: Clock,
-    shutdown: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let front_proxy = FrontProxy::read(&client).await?;
-    let pair = match &args.cert_dir {
-        Some(folder) => read_pair(folder)?,
-        None => make_pair(args, clock)?,
-    };
-    let tls = server_config(&pair, Some(&front_proxy.client_ca))?;
-    let access = Access::Delegated(Arc::new(Delegated::new(client, front_proxy)));
-    let service = ExternalMetrics::new(Arc::new(OperatorMetrics::new(handle)), access);
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}: is it in use?"))?;
-    Ok(tidemark_serving::https::serve(listener, Arc::new(tls), service, shutdown))
-}
-
-fn read_pair(folder: &Path) -> anyhow::Result<Pair> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(Pair { certificate: read("tls.crt")?, key: read("tls.key")? })
-}
-
-fn make_pair(args: &OperatorArgs, clock: Clock) -> anyhow::Result<Pair> {
-    let authority = Authority::new("tidemark external metrics", clock.now())?;
-    if let Some(path) = &args.ca_file {
-        std::fs::write(path, authority.certificate()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(authority.server(&[&args.external_metrics_host])?)
 }

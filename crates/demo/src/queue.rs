@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args, stop: CancellationToken) -> anyhow::Result<(
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}: is another queue running?", args.listen))?;
-    say(format_args!("queue listens at http://{}", args.listen));
+    say(format_args!("queue listens at http://{}", listener.local_addr()?));
     serve(listener, stop).await
 }
 

@@ -113,7 +113,13 @@ pub(crate) async fn run(
     mut observations: broadcast::Receiver<Arc<Observation>>,
     stop: CancellationToken,
 ) {
-    let mut recorder = Recorder { ctx: ctx.clone(), series: BTreeMap::new(), queue: VecDeque::new(), last_stamp: 0, losses: Losses::default() };
+    let mut recorder = Recorder {
+        ctx: ctx.clone(),
+        series: BTreeMap::new(),
+        queue: VecDeque::new(),
+        last_stamp: 0,
+        losses: Losses::default(),
+    };
     let mut writing: Option<BoxFuture<'static, Result<(), Unwritten>>> = None;
     let mut sweep = tokio::time::interval(SERIES_QUIET / 6);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

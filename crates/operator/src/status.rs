@@ -199,13 +199,7 @@ pub(crate) enum Written {
 }
 
 /// Writes a status patch against the version of the object that it was made for.
-pub(crate) async fn write(
-    client: Client,
-    key: &ObjectKey,
-    uid: &str,
-    resource_version: &str,
-    patch: Value,
-) -> Written {
+pub(crate) async fn write(client: Client, key: &ObjectKey, uid: &str, resource_version: &str, patch: Value) -> Written {
     let api: Api<ScaledObject> = Api::namespaced(client, &key.namespace);
     let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": patch});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
@@ -286,12 +280,17 @@ mod tests {
     async fn a_status_is_never_written_on_another_object_of_the_same_name() {
         let service = tower::service_fn(|request: Request<Body>| async move {
             let (code, body) = match *request.method() {
-                Method::PATCH => (409, json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409})),
-                _ => (200, json!({
-                    "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
-                    "metadata": {"name": "a", "namespace": "shop", "uid": "new", "resourceVersion": "9"},
-                    "spec": {"scaleTargetRef": {"name": "a"}, "triggers": []},
-                })),
+                Method::PATCH => {
+                    (409, json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}))
+                }
+                _ => (
+                    200,
+                    json!({
+                        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+                        "metadata": {"name": "a", "namespace": "shop", "uid": "new", "resourceVersion": "9"},
+                        "spec": {"scaleTargetRef": {"name": "a"}, "triggers": []},
+                    }),
+                ),
             };
             Response::builder().status(code).body(Body::from(body.to_string().into_bytes()))
         });

@@ -36,7 +36,8 @@ pub struct Options {
     pub hpa_sync_period: Duration,
     /// Time from a simulated pod's creation until it is ready. 1 s unless set.
     pub pod_startup: Duration,
-    /// Changes of each resource that are remembered; a watch that falls further behind is told to start anew.
+    /// Changes of each resource that are remembered, or as many as there are objects of it if that is more; a watch that
+    /// falls further behind is told to start anew. 1000 unless set. Each keeps an old state of an object in memory.
     pub history: usize,
 }
 
@@ -47,7 +48,7 @@ impl Default for Options {
             hpa: tidemark_engine::hpa::Controls { downscale_stabilization: Duration::from_secs(300), tolerance: 0.1 },
             hpa_sync_period: Duration::from_secs(15),
             pod_startup: Duration::from_secs(1),
-            history: 10_000,
+            history: 1000,
         }
     }
 }

@@ -13,6 +13,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
+/// How long certificates are valid.
+const YEARS: i32 = 10;
+
 /// Certificates could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,14 +38,15 @@ pub struct Authority {
 }
 
 /// A certificate chain with its key, both PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
     pub certificate: String,
     pub key: String,
 }
 
 impl Authority {
-    /// A new authority, valid from the day before `now` for a year.
+    /// A new authority, valid from the day before `now` for ten years. It and what it signs live no longer than this
+    /// process, and are to outlast it.
     ///
     /// # Errors
     /// The key pair cannot be made.
@@ -94,10 +98,10 @@ fn validity(params: &mut CertificateParams, now: Timestamp) {
     let today = now.to_zoned(TimeZone::UTC).date();
     let yesterday = today.yesterday().unwrap_or(today);
     let month = u8::try_from(yesterday.month()).unwrap_or(1);
-    // Day 28 at most, so that the same day exists a year on.
+    // Day 28 at most, so that the same day exists in every year.
     let day = u8::try_from(yesterday.day().min(28)).unwrap_or(1);
     params.not_before = date_time_ymd(i32::from(yesterday.year()), month, day);
-    params.not_after = date_time_ymd(i32::from(yesterday.year()) + 1, month, day);
+    params.not_after = date_time_ymd(i32::from(yesterday.year()) + YEARS, month, day);
 }
 
 /// The settings of a TLS server. With `clients`, a PEM bundle, a client may show a certificate that these have signed;

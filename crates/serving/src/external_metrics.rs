@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tower::Service;
 
@@ -36,15 +37,13 @@ pub struct ExternalMetric {
     pub timestamp: Timestamp,
 }
 
+/// What a source answers in time; the error's text goes to the caller.
+pub type Values<'a> = BoxFuture<'a, Result<Vec<ExternalMetric>, String>>;
+
 /// Where values come from.
 pub trait MetricsSource: Send + Sync + 'static {
-    /// The values of a metric of a ScaledObject. The error's text goes to the caller.
-    fn values<'a>(
-        &'a self,
-        namespace: &'a str,
-        object: &'a str,
-        metric: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<ExternalMetric>, String>>;
+    /// The values of a metric of a ScaledObject.
+    fn values<'a>(&'a self, namespace: &'a str, object: &'a str, metric: &'a str) -> Values<'a>;
 }
 
 /// The API as a tower service. Cheap to clone.
@@ -97,7 +96,12 @@ impl ExternalMetrics {
     async fn value(&self, namespace: &str, metric: &str, query: &str) -> Response<Bytes> {
         let object = match object_of(query) {
             Ok(object) => object,
-            Err(message) => return reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "", &message),
+            Err(BadSelector::Syntax(message)) => {
+                return reply::failure(StatusCode::BAD_REQUEST, "BadRequest", &message);
+            }
+            Err(BadSelector::Unserved(message)) => {
+                return reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "", &message);
+            }
         };
         match self.source.values(namespace, &object, metric).await {
             Ok(values) => reply::json(StatusCode::OK, &list(&values)),
@@ -155,47 +159,55 @@ fn list(values: &[ExternalMetric]) -> serde_json::Value {
     })
 }
 
-/// Namespace and metric of `/apis/GROUP/VERSION/namespaces/NAMESPACE/METRIC`, percent-decoded.
-fn metric_path(path: &str) -> Option<(String, String)> {
+/// Namespace and metric of `/apis/GROUP/VERSION/namespaces/NAMESPACE/METRIC`, percent-decoded. Access is asked for what
+/// this gives, and nothing else is answered.
+pub(crate) fn metric_path(path: &str) -> Option<(String, String)> {
     let rest = path.strip_prefix("/apis/external.metrics.k8s.io/v1beta1/namespaces/")?;
     let (namespace, metric) = rest.split_once('/')?;
-    if namespace.is_empty() || metric.is_empty() || metric.contains('/') {
-        return None;
-    }
+    let decode = |piece: &str| {
+        let piece = percent_decode_str(piece).decode_utf8().ok()?;
+        // A slash would be a subresource to whoever judges access.
+        (!piece.is_empty() && !piece.contains('/')).then(|| piece.into_owned())
+    };
     Some((decode(namespace)?, decode(metric)?))
 }
 
-fn decode(piece: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(piece.len());
-    let mut rest = piece.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// What is wrong with a label selector.
+#[derive(Debug, PartialEq, Eq)]
+enum BadSelector {
+    /// It is none: 400.
+    Syntax(String),
+    /// It is one, but not of the kind that is served: 500.
+    Unserved(String),
 }
 
 /// The ScaledObject that the query's label selector names. Only plain `key=value` terms are accepted.
-fn object_of(query: &str) -> Result<String, String> {
+fn object_of(query: &str) -> Result<String, BadSelector> {
     let selector = url::form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == "labelSelector")
         .map(|(_, value)| value.into_owned())
         .unwrap_or_default();
+    if let Some(bad) = selector.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_./=!,()<> \t".contains(*c)) {
+        return Err(BadSelector::Syntax(format!(
+            "unable to parse the label selector {selector:?}: unexpected {bad:?}"
+        )));
+    }
+    let unserved = || BadSelector::Unserved(format!("invalid selector: {selector}"));
     let mut object = None;
     for term in selector.split(',').map(str::trim).filter(|term| !term.is_empty()) {
-        let (key, value) = term.split_once('=').ok_or_else(|| format!("invalid selector: {selector}"))?;
+        let (key, value) = term.split_once('=').ok_or_else(unserved)?;
         if key.ends_with('!') || value.starts_with('=') {
-            return Err(format!("invalid selector: {selector}"));
+            return Err(unserved());
+        }
+        if key.trim().is_empty() || value.contains('=') {
+            return Err(BadSelector::Syntax(format!("unable to parse the label selector {selector:?}: {term:?}")));
         }
         if key.trim() == OBJECT_LABEL {
             object = Some(value.trim().to_owned());
         }
     }
-    object.filter(|name| !name.is_empty()).ok_or_else(|| "scaledObject name is not specified".to_owned())
+    let unnamed = || BadSelector::Unserved("scaledObject name is not specified".to_owned());
+    object.filter(|name| !name.is_empty()).ok_or_else(unnamed)
 }
 
 #[cfg(test)]
@@ -208,12 +220,7 @@ mod tests {
     struct Fixed;
 
     impl MetricsSource for Fixed {
-        fn values<'a>(
-            &'a self,
-            namespace: &'a str,
-            object: &'a str,
-            metric: &'a str,
-        ) -> BoxFuture<'a, Result<Vec<ExternalMetric>, String>> {
+        fn values<'a>(&'a self, namespace: &'a str, object: &'a str, metric: &'a str) -> Values<'a> {
             Box::pin(async move {
                 if object != "orders" {
                     return Err(format!("ScaledObject.keda.sh \"{object}\" not found"));
@@ -260,12 +267,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_selector_that_is_none_is_a_bad_request() {
+        for selector in ["scaledobject.keda.sh/name%3Da;b", "%3Dorders", "a%3Db%3Dc"] {
+            let (status, body) = get(&format!("{BASE}/namespaces/shop/m?labelSelector={selector}")).await;
+            assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")), "{selector}: {body}");
+        }
+    }
+
+    #[tokio::test]
     async fn discovery_names_one_resource_and_other_paths_are_not_found() {
         let (status, body) = get(BASE).await;
         assert_eq!(status, 200);
         assert_eq!(body["resources"].as_array().unwrap().len(), 1);
         assert_eq!(get("/apis").await.1["groups"][0]["name"], GROUP);
         assert_eq!(get(&format!("{BASE}/namespaces/shop")).await.0, 404);
-        assert_eq!(get(&format!("{BASE}/namespaces/shop/m/more")).await.0, 404);
+        for path in ["shop/m/more", "shop/m%2Fmore", "sh%2Fop/m", "shop/%ff", "/m"] {
+            assert_eq!(get(&format!("{BASE}/namespaces/{path}")).await.0, 404, "{path}");
+        }
     }
 }

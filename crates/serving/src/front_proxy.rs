@@ -4,7 +4,7 @@
 //! the user in headers. Whether the user may is asked back by a SubjectAccessReview.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +14,11 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::external_metrics::metric_path;
 use crate::https::PeerCertificate;
 use crate::reply;
 
@@ -37,7 +39,7 @@ pub enum Access {
 }
 
 /// What the API server says about front proxies: the ConfigMap `kube-system/extension-apiserver-authentication`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontProxy {
     /// PEM bundle of the CA that signs front proxies' certificates.
     pub client_ca: String,
@@ -49,7 +51,7 @@ pub struct FrontProxy {
 
 /// Delegated authentication and authorization.
 pub struct Delegated {
-    front_proxy: FrontProxy,
+    front_proxy: RwLock<FrontProxy>,
     client: Client,
     answers: Mutex<BTreeMap<String, (Instant, bool)>>,
 }
@@ -88,12 +90,8 @@ impl Attributes {
             "DELETE" => "deletecollection",
             _ => "unknown",
         };
-        let metric =
-            path.strip_prefix("/apis/external.metrics.k8s.io/v1beta1/namespaces/").and_then(|r| r.split_once('/'));
-        match metric {
-            Some((namespace, resource)) => {
-                Self::Resource { verb, namespace: namespace.to_owned(), resource: resource.to_owned() }
-            }
+        match metric_path(path) {
+            Some((namespace, resource)) => Self::Resource { verb, namespace, resource },
             None => Self::Path { verb: if verb == "list" { "get" } else { verb }, path: path.to_owned() },
         }
     }
@@ -145,7 +143,11 @@ impl FrontProxy {
         Self::parse(&map.data.unwrap_or_default())
     }
 
-    fn parse(data: &BTreeMap<String, String>) -> Result<Self, Error> {
+    /// The settings in the ConfigMap's data.
+    ///
+    /// # Errors
+    /// An entry that is needed is missing, or is not what it should be.
+    pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, Error> {
         let list = |key: &'static str| match data.get(key) {
             None => Ok(Vec::new()),
             Some(text) => serde_json::from_str(text).map_err(|_| Error::Malformed { key }),
@@ -182,7 +184,9 @@ impl FrontProxy {
         let mut extra = BTreeMap::<String, Vec<String>>::new();
         for prefix in self.extra_prefixes.iter().map(|prefix| prefix.to_ascii_lowercase()) {
             for key in headers.keys().filter_map(|key| key.as_str().strip_prefix(&prefix)) {
-                extra.insert(key.to_owned(), texts(&format!("{prefix}{key}")));
+                // A key may hold what a header's name must not, such as a slash.
+                let name = percent_decode_str(key).decode_utf8_lossy().into_owned();
+                extra.entry(name).or_default().extend(texts(&format!("{prefix}{key}")));
             }
         }
         Some(User { name, groups, extra })
@@ -200,7 +204,16 @@ struct User {
 impl Delegated {
     /// Asks the cluster behind `client`.
     pub fn new(client: Client, front_proxy: FrontProxy) -> Self {
-        Self { front_proxy, client, answers: Mutex::default() }
+        Self { front_proxy: RwLock::new(front_proxy), client, answers: Mutex::default() }
+    }
+
+    /// Takes over settings that have changed in the cluster.
+    pub fn set_front_proxy(&self, front_proxy: FrontProxy) {
+        *self.front_proxy.write().unwrap_or_else(PoisonError::into_inner) = front_proxy;
+    }
+
+    fn user(&self, peer: Option<&PeerCertificate>, headers: &HeaderMap) -> Option<User> {
+        self.front_proxy.read().unwrap_or_else(PoisonError::into_inner).user(peer, headers)
     }
 
     async fn check(
@@ -209,7 +222,7 @@ impl Delegated {
         headers: &HeaderMap,
         attributes: &Attributes,
     ) -> Result<(), Denied> {
-        let user = self.front_proxy.user(peer, headers).ok_or(Denied::Unauthorized)?;
+        let user = self.user(peer, headers).ok_or(Denied::Unauthorized)?;
         if user.groups.iter().any(|group| group == "system:masters") {
             return Ok(());
         }
@@ -226,12 +239,12 @@ impl Delegated {
     }
 
     fn remembered(&self, question: &str) -> Option<bool> {
-        let answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.get(question).filter(|(asked, _)| asked.elapsed() < BELIEF).map(|(_, allowed)| *allowed)
     }
 
     fn remember(&self, question: String, allowed: bool) {
-        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= ANSWERS {
             answers.clear();
         }
@@ -314,6 +327,7 @@ mod tests {
         headers.append("x-remote-group", HeaderValue::from_static("a"));
         headers.append("x-remote-group", HeaderValue::from_static("b"));
         headers.insert("x-remote-extra-scopes", HeaderValue::from_static("s"));
+        headers.insert("x-remote-extra-authentication.kubernetes.io%2fpod-name", HeaderValue::from_static("p"));
         headers
     }
 
@@ -323,6 +337,7 @@ mod tests {
         assert_eq!(user.name, "system:hpa");
         assert_eq!(user.groups, ["a", "b"]);
         assert_eq!(user.extra["scopes"], ["s"]);
+        assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
         assert!(settings("[]").user(Some(&peer("anyone")), &headers()).is_some());
     }
 
@@ -341,12 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_is_a_resource_of_its_name_that_is_listed() {
-        let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/s0-x";
-        assert_eq!(
-            Attributes::of(&Method::GET, path),
-            Attributes::Resource { verb: "list", namespace: "shop".to_owned(), resource: "s0-x".to_owned() }
-        );
+    fn a_metric_is_a_resource_of_its_name_that_is_listed_however_the_path_is_written() {
+        for name in ["shop/s0-x", "sho%70/s0%2Dx"] {
+            let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{name}");
+            let metric =
+                Attributes::Resource { verb: "list", namespace: "shop".to_owned(), resource: "s0-x".to_owned() };
+            assert_eq!(Attributes::of(&Method::GET, &path), metric);
+        }
         assert_eq!(Attributes::of(&Method::GET, "/apis"), Attributes::Path { verb: "get", path: "/apis".to_owned() });
     }
 }

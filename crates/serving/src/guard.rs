@@ -81,12 +81,12 @@ fn refusal(
     None
 }
 
+/// Whether `HOST[:PORT]` is this machine, and nothing else besides.
 fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    matches!(name, "localhost" | "127.0.0.1" | "::1")
+    let is_port =
+        |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let names = ["localhost", "127.0.0.1", "[::1]"];
+    names.iter().filter_map(|name| host.strip_prefix(name)).any(|rest| rest.is_empty() || is_port(rest))
 }
 
 /// Comparison in a time that does not tell how much of the token was right.
@@ -130,6 +130,9 @@ mod tests {
     #[test]
     fn a_foreign_host_or_origin_is_forbidden_even_with_the_token() {
         assert_eq!(verdict("evil.example:6443", None, Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("localhost:1@evil.example", None, Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("[::1]evil.example", None, Some("Bearer secret")), Some(403));
+        assert_eq!(verdict("", None, Some("Bearer secret")), Some(403));
         assert_eq!(verdict("localhost.evil.example", None, Some("Bearer secret")), Some(403));
         assert_eq!(verdict("localhost", Some("https://evil.example"), Some("Bearer secret")), Some(403));
         assert_eq!(verdict("localhost", Some("null"), Some("Bearer secret")), Some(403));

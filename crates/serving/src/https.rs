@@ -15,13 +15,17 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-/// A client gets this long for the TLS handshake, and for the head of each request.
+/// A client gets this long for the TLS handshake, from then to its first request, and for the head of each request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at once; further ones wait in the system's queue. The process needs its file descriptors for more than
+/// these.
+const CONNECTIONS: usize = 1024;
 /// After the stop, requests in flight get this long. Watches never end by themselves.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -29,18 +33,21 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub CertificateDer<'static>);
 
-/// Serves `service` on `listener` until `shutdown`.
+/// Serves `service` on `listener` until `shutdown`, each new connection with the settings that `tls` then holds.
 ///
 /// A connection that fails disturbs no other. The future ends when all connections have ended, at most two seconds
 /// after the shutdown.
-pub async fn serve<S, B>(listener: TcpListener, tls: Arc<ServerConfig>, service: S, shutdown: CancellationToken)
-where
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    service: S,
+    shutdown: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -48,12 +55,13 @@ where
             biased;
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 let watcher = graceful.watcher();
-                connections.spawn(connection(stream, acceptor.clone(), service.clone(), watcher));
+                let acceptor = TlsAcceptor::from(tls.borrow().clone());
+                connections.spawn(connection(stream, acceptor, service.clone(), watcher));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to come back instead of spinning.
@@ -86,7 +94,11 @@ async fn connection<S, B>(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned()).map(PeerCertificate);
+    let asked = Arc::new(Notify::new());
+    let first = asked.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        // Kept until it is awaited, and of no effect afterwards.
+        asked.notify_one();
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }
@@ -96,7 +108,117 @@ async fn connection<S, B>(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error, "connection ended early");
+    let silent = async {
+        match tokio::time::timeout(PATIENCE, first.notified()).await {
+            Ok(()) => std::future::pending().await,
+            Err(_) => tracing::debug!("a connection brought no request"),
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = watcher.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(error, "connection ended early");
+        },
+        () = silent => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use http_body_util::Full;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+
+    use super::*;
+    use crate::certificates::{Authority, server_config};
+
+    type Tls = watch::Sender<Arc<ServerConfig>>;
+
+    /// A server of empty answers, with an authority of its own.
+    async fn server() -> (std::net::SocketAddr, Tls, Authority, CancellationToken, tokio::task::JoinHandle<()>) {
+        let authority = authority();
+        let tls = watch::Sender::new(settings(&authority));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            let mut response = Response::new(Full::new(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            Ok::<_, Infallible>(response)
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, tls.subscribe(), service, stop.clone()));
+        (address, tls, authority, stop, task)
+    }
+
+    fn authority() -> Authority {
+        Authority::new("test", "2026-01-01T00:00:00Z".parse().unwrap()).unwrap()
+    }
+
+    fn settings(authority: &Authority) -> Arc<ServerConfig> {
+        Arc::new(server_config(&authority.server(&["localhost"]).unwrap(), None).unwrap())
+    }
+
+    async fn connect(address: std::net::SocketAddr, authority: &Authority) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    async fn get(stream: &mut TlsStream<TcpStream>) -> String {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = [0; 24];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_is_cut_off_and_one_that_asks_is_answered() {
+        let (address, _tls, authority, _stop, _task) = server().await;
+        let mut talker = connect(address, &authority).await.unwrap();
+        assert_eq!(get(&mut talker).await, "HTTP/1.1 204 No Content\r");
+        let mut silent = connect(address, &authority).await.unwrap();
+        let mut drips = connect(address, &authority).await.unwrap();
+        drips.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        let mut no_tls = TcpStream::connect(address).await.unwrap();
+        // Whoever waits for the network now waits for nothing else: the clock jumps to the server's deadlines.
+        tokio::time::pause();
+        let all_ended = async {
+            let mut rest = Vec::new();
+            // A connection that is cut off in the middle may end in an error instead.
+            let _ = silent.read_to_end(&mut rest).await;
+            let _ = drips.read_to_end(&mut rest).await;
+            let _ = no_tls.read_to_end(&mut rest).await;
+        };
+        tokio::time::timeout(PATIENCE * 3, all_ended).await.expect("all three are cut off");
+    }
+
+    #[tokio::test]
+    async fn a_replaced_certificate_is_shown_to_the_next_client() {
+        let (address, tls, old, _stop, _task) = server().await;
+        let mut earlier = connect(address, &old).await.unwrap();
+        let new = authority();
+        tls.send_replace(settings(&new));
+        assert!(connect(address, &old).await.is_err());
+        assert!(get(&mut connect(address, &new).await.unwrap()).await.contains("204"));
+        assert!(get(&mut earlier).await.contains("204"), "a connection that stands is not disturbed");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_connections_that_do_nothing() {
+        let (address, _tls, authority, stop, task) = server().await;
+        let mut stream = connect(address, &authority).await.unwrap();
+        get(&mut stream).await;
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
     }
 }

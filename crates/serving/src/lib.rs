@@ -7,4 +7,4 @@ pub mod guard;
 pub mod https;
 mod reply;
 
-pub use external_metrics::{ExternalMetric, ExternalMetrics, MetricsSource};
+pub use external_metrics::{ExternalMetric, ExternalMetrics, MetricsSource, Values};

@@ -1,7 +1,11 @@
 //! The catalogue of trigger types: one file or folder per type, grouped by what they speak to.
 
+mod cache;
+mod connect_failure;
 mod http;
 mod messaging;
+mod private_key;
+mod sql;
 mod time;
 
 use std::sync::Arc;
@@ -10,7 +14,84 @@ use tidemark_trigger::nearest::nearest;
 use tidemark_trigger::{ParseError, ParseErrors, Trigger, TriggerInput, TriggerType};
 
 /// All trigger types, by name.
-pub static CATALOGUE: &[&TriggerType] = &[&time::cron::TYPE, &http::metrics_api::TYPE, &messaging::rabbitmq::TYPE];
+pub static CATALOGUE: &[&TriggerType] = &[&time::cron::TYPE, &http::metrics_api::TYPE, &sql::postgresql::TYPE, &http::prometheus::TYPE, &messaging::rabbitmq::TYPE,
+    &cache::redis::TYPE,
+    &cache::redis::CLUSTER,
+    &cache::redis_streams::CLUSTER,
+    &cache::redis::SENTINEL,
+    &cache::redis_streams::SENTINEL,
+    &cache::redis_streams::TYPE];
+
+/// Trigger types that KEDA has and this catalogue has not yet.
+const NOT_YET: &[&str] = &[
+    "activemq",
+    "apache-kafka",
+    "arangodb",
+    "artemis-queue",
+    "aws-cloudwatch",
+    "aws-dynamodb",
+    "aws-dynamodb-streams",
+    "aws-kinesis-stream",
+    "aws-sqs-queue",
+    "azure-app-insights",
+    "azure-blob",
+    "azure-data-explorer",
+    "azure-eventhub",
+    "azure-log-analytics",
+    "azure-monitor",
+    "azure-pipelines",
+    "azure-queue",
+    "azure-servicebus",
+    "beanstalkd",
+    "cassandra",
+    "clickhouse",
+    "couchdb",
+    "cpu",
+    "datadog",
+    "dynatrace",
+    "elastic-forecast",
+    "elasticsearch",
+    "etcd",
+    "external",
+    "external-push",
+    "forgejo-runner",
+    "gcp-cloudtasks",
+    "gcp-pubsub",
+    "gcp-spanner",
+    "gcp-stackdriver",
+    "gcp-storage",
+    "github-runner",
+    "graphite",
+    "huawei-cloudeye",
+    "ibmmq",
+    "influxdb",
+    "kafka",
+    "kubernetes-resource",
+    "kubernetes-workload",
+    "liiklus",
+    "loki",
+    "memory",
+    "mongodb",
+    "mssql",
+    "mysql",
+    "nats-jetstream",
+    "new-relic",
+    "nsq",
+    "openstack-metric",
+    "openstack-swift",
+    "opensearch",
+    "predictkube",
+    "pulsar",
+    "selenium-grid",
+    "solace-direct-messaging",
+    "solace-event-queue",
+    "solarwinds",
+    "solr",
+    "splunk",
+    "splunk-observability",
+    "sumologic",
+    "temporal",
+];
 
 /// The trigger type of a name.
 ///
@@ -18,6 +99,9 @@ pub static CATALOGUE: &[&TriggerType] = &[&time::cron::TYPE, &http::metrics_api:
 /// There is none; the message names the nearest one that there is.
 pub fn find(name: &str) -> Result<&'static TriggerType, ParseError> {
     CATALOGUE.iter().find(|known| known.name == name).copied().ok_or_else(|| {
+        if NOT_YET.contains(&name) {
+            return ParseError::new("type", format!("trigger type {name} is not supported yet"));
+        }
         let hint = nearest(name, CATALOGUE.iter().map(|known| known.name));
         let hint = hint.map(|known| format!(", did you mean {known}?")).unwrap_or_default();
         ParseError::new("type", format!("no scaler found for type: {name}{hint}"))

@@ -1,39 +1,56 @@
 //! Plain lines: one whenever an object's state has changed in a way that a user cares about.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context;
 use tidemark_operator::{Handle, ObjectKey, Snapshot};
+use tokio::time::sleep;
 
-use super::{Places, table};
+use super::{Places, export, printable, table};
 
-/// Prints until `stop` resolves.
-pub(super) async fn print(
-    operator: &Handle,
-    places: &Places,
-    stop: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    println!("Kubernetes API: {}", places.server);
-    println!("export KUBECONFIG={}", places.kubeconfig.display());
-    println!("logs of pods: {}", places.logs.display());
-    let mut stop = std::pin::pin!(stop);
+/// Between two looks at all objects.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Prints for as long as somebody reads.
+///
+/// # Errors
+/// Standard output is closed.
+pub(super) async fn print(operator: &Handle, places: &Places) -> anyhow::Result<()> {
+    say(format_args!("Kubernetes API: {}", places.server))?;
+    say(export(places))?;
+    say(format_args!("logs of pods: {}", places.logs.display()))?;
     let mut printed = BTreeMap::new();
     loop {
-        // Without a target, nothing is known of it yet.
-        for snapshot in operator.snapshots().iter().filter(|snapshot| !snapshot.target.is_empty()) {
-            let gist = gist(snapshot);
-            if printed.get(&snapshot.key) != Some(&gist) {
-                println!("{}", table::summary(snapshot));
-                printed.insert(snapshot.key.clone(), gist);
-            }
+        for line in news(&mut printed, &operator.snapshots()) {
+            say(printable(&line))?;
         }
-        forget_the_gone(&mut printed, operator);
-        tokio::select! {
-            biased;
-            outcome = &mut stop => return outcome,
-            () = operator.changed() => {}
-        }
+        sleep(PAUSE).await;
+        operator.changed().await;
     }
+}
+
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot write to standard output")
+}
+
+/// A line for each object that is new, has changed or is gone.
+fn news(printed: &mut BTreeMap<Arc<ObjectKey>, Gist>, snapshots: &[Arc<Snapshot>]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut present = BTreeMap::new();
+    // Without a target, nothing is known of an object yet.
+    for snapshot in snapshots.iter().filter(|snapshot| !snapshot.target.is_empty()) {
+        let gist = gist(snapshot);
+        if printed.remove(&snapshot.key).as_ref() != Some(&gist) {
+            lines.push(table::summary(snapshot));
+        }
+        present.insert(snapshot.key.clone(), gist);
+    }
+    lines.extend(printed.keys().map(|key| format!("{key}: gone")));
+    *printed = present;
+    lines
 }
 
 /// What a new line is worth: not each new value, but what follows from it.
@@ -51,13 +68,30 @@ fn gist(snapshot: &Snapshot) -> Gist {
     )
 }
 
-fn forget_the_gone(printed: &mut BTreeMap<Arc<ObjectKey>, Gist>, operator: &Handle) {
-    let present = operator.snapshots();
-    printed.retain(|key, _| {
-        let there = present.iter().any(|snapshot| snapshot.key == *key);
-        if !there {
-            println!("{key}: gone");
-        }
-        there
-    });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(name: &str, replicas: i32) -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            key: Arc::new(ObjectKey::new("shop", name)),
+            target: format!("Deployment/{name}"),
+            replicas: Some(replicas),
+            ..Snapshot::default()
+        })
+    }
+
+    #[test]
+    fn a_line_comes_for_what_is_new_changed_or_gone_and_for_nothing_else() {
+        let mut printed = BTreeMap::new();
+        let subjects = |lines: Vec<String>| {
+            lines.iter().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let first = [snapshot("a", 0), snapshot("b", 0)];
+        assert_eq!(subjects(news(&mut printed, &first)), ["shop/a", "shop/b"]);
+        assert!(news(&mut printed, &first).is_empty());
+        assert_eq!(subjects(news(&mut printed, &[snapshot("a", 1), snapshot("b", 0)])), ["shop/a"]);
+        assert_eq!(news(&mut printed, &[snapshot("a", 1)]), ["shop/b: gone"]);
+        assert!(news(&mut printed, &[snapshot("a", 1)]).is_empty());
+    }
 }

@@ -4,12 +4,15 @@ mod line;
 mod screen;
 mod table;
 
+use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use kube::Client;
 use tidemark_clock::Clock;
 use tidemark_operator::{Handle, Operator, Settings};
 use tidemark_sandbox::{Options, Pods, Sandbox, process};
@@ -19,13 +22,15 @@ use tidemark_serving::guard::Guard;
 use tidemark_serving::https;
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Up;
-use crate::manifests;
+use crate::manifests::{self, Contents, Manifest};
 use crate::metrics::{self, OperatorMetrics};
-use crate::{apply, kubeconfig, signals};
+use crate::parts::Parts;
+use crate::signals::{self, Signals};
+use crate::{apply, kubeconfig};
 
 /// Where things of this run are, for the user's eye.
 pub(crate) struct Places {
@@ -34,14 +39,17 @@ pub(crate) struct Places {
     logs: PathBuf,
 }
 
-/// Runs until Ctrl-C or SIGTERM; then ends the pods and removes the kubeconfig.
+/// Runs until Ctrl-C or SIGTERM; then ends the pods and removes the kubeconfig. A second signal ends everything at once.
 ///
 /// # Errors
-/// The port is taken, a folder cannot be written, or nothing at all could be applied.
+/// The port is taken, a folder cannot be written, nothing at all could be applied, standard output is closed, or a part
+/// of the system has broken down.
 pub async fn run(args: Up) -> anyhow::Result<()> {
-    let contents = manifests::read(&args.paths);
+    let signals = Signals::listen()?;
+    let mut contents = manifests::read(&args.paths);
+    manifests::sort_by_need(&mut contents.manifests);
     let (listener, places) = places(&args).await?;
-    let live = !args.plain && std::io::stdout().is_terminal();
+    let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     log(live, &places)?;
     report(&contents.errors);
     if contents.manifests.is_empty() && !contents.errors.is_empty() {
@@ -55,43 +63,74 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let (operator, handle) = Operator::new(sandbox.client(), door, Settings::default());
     metrics::mount(&sandbox, Arc::new(OperatorMetrics::new(handle.clone())), Access::Open);
 
-    // Three stages, so that the pods still have an API while they end, and the API outlives the operator.
     let stages = Stages::default();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(serve(listener, &sandbox, &places, clock, stages.api.clone())?);
-    tasks.spawn({
-        let (sandbox, stop) = (sandbox.clone(), stages.controllers.clone());
-        async move { sandbox.run(stop).await }
-    });
-    let client = sandbox.client();
-    let mut problems: Vec<String> = contents.errors.iter().map(ToString::to_string).collect();
-    let mut applied = 0;
-    for manifest in &contents.manifests {
-        match apply::apply(&client, manifest).await {
-            Ok(_) => applied += 1,
-            Err(error) => {
-                tracing::error!("{error}");
-                problems.push(error.to_string());
-            }
-        }
-    }
-    let outcome = if applied == 0 && !args.paths.is_empty() {
-        Err(anyhow::anyhow!("nothing to run: no manifest was accepted"))
-    } else {
-        let stop = stages.operator.clone();
-        tasks.spawn(async move {
-            if let Err(error) = operator.run(stop).await {
-                tracing::error!("the operator failed: {error}");
-            }
-        });
-        watch(live, &handle, &places, &problems).await
+    let mut parts = Parts::default();
+    let api = serve(listener, &sandbox, &places, clock, stages.api.clone())?;
+    parts.start("the Kubernetes API", async { Ok::<_, Infallible>(api.await) });
+    let (controllers, stop) = (sandbox.clone(), stages.controllers.clone());
+    parts.start("the controllers", async move { Ok::<_, Infallible>(controllers.run(stop).await) });
+
+    let mut run = Run { signals, parts, stages, live, places: &places };
+    let outcome = run.work(sandbox.client(), operator, &handle, contents, !args.paths.is_empty()).await;
+    let Run { parts, stages, .. } = run;
+    let ended = tokio::select! {
+        biased;
+        () = stages.end(parts) => Ok(()),
+        again = signals::again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
     };
-    stages.end(tasks).await;
     kubeconfig::remove(&places.kubeconfig, &places.server);
-    outcome
+    outcome.and(ended)
 }
 
-/// What is told to stop, in this order.
+/// What runs, and what may end it.
+struct Run<'a> {
+    signals: Signals,
+    parts: Parts,
+    stages: Stages,
+    live: bool,
+    places: &'a Places,
+}
+
+impl Run<'_> {
+    /// Applies the manifests, then scales and shows what happens, until a stop is asked for.
+    async fn work(
+        &mut self,
+        client: Client,
+        operator: Operator,
+        handle: &Handle,
+        contents: Contents,
+        something_is_wanted: bool,
+    ) -> anyhow::Result<()> {
+        let applied = apply_all(&client, &contents.manifests);
+        let Some(refused) = self.parts.do_while_they_run(&mut self.signals, applied).await? else { return Ok(()) };
+        if refused.len() == contents.manifests.len() && something_is_wanted {
+            anyhow::bail!("nothing to run: no manifest was accepted");
+        }
+        let mut problems: Vec<String> = contents.errors.iter().map(ToString::to_string).collect();
+        problems.extend(refused);
+        self.parts.start("the operator", operator.run(self.stages.operator.clone()));
+        let shown = show(self.live, handle, self.places, &problems);
+        self.parts.do_while_they_run(&mut self.signals, shown).await.map(drop)
+    }
+}
+
+/// Applies all manifests and gives what was refused.
+async fn apply_all(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Vec<String>> {
+    let mut refused = Vec::new();
+    for manifest in manifests {
+        if let Err(error) = apply::apply(client, manifest).await {
+            tracing::error!("{error}");
+            refused.push(error.to_string());
+        }
+    }
+    Ok(refused)
+}
+
+async fn show(live: bool, operator: &Handle, places: &Places, problems: &[String]) -> anyhow::Result<()> {
+    if live { screen::show(operator, places, problems).await } else { line::print(operator, places).await }
+}
+
+/// What is told to stop. The pods still have an API while they end.
 #[derive(Default)]
 struct Stages {
     operator: CancellationToken,
@@ -100,13 +139,13 @@ struct Stages {
 }
 
 impl Stages {
-    async fn end(self, mut tasks: JoinSet<()>) {
+    async fn end(self, mut parts: Parts) {
         self.operator.cancel();
         self.controllers.cancel();
-        // The API is the last task that is left; it is told once the others have ended.
-        while tasks.len() > 1 && tasks.join_next().await.is_some() {}
+        // The API is the last part that is left; it is told once the others have ended.
+        while parts.left() > 1 && parts.join_one().await {}
         self.api.cancel();
-        while tasks.join_next().await.is_some() {}
+        while parts.join_one().await {}
     }
 }
 
@@ -120,19 +159,22 @@ async fn places(args: &Up) -> anyhow::Result<(TcpListener, Places)> {
     let kubeconfig = std::path::absolute(args.kubeconfig.clone().unwrap_or_else(|| folder.join("kubeconfig")))
         .context("cannot find the working directory")?;
     let logs = folder.join("logs");
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
+    // What pods write is their user's alone.
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private.create(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
     Ok((listener, Places { server: format!("https://127.0.0.1:{port}"), kubeconfig, logs }))
 }
 
 /// On the live screen the log would tear the picture, so it goes to a file.
 fn log(live: bool, places: &Places) -> anyhow::Result<()> {
-    let builder = tracing_subscriber::fmt().with_env_filter(crate::log_filter());
     if live {
         let path = places.logs.join("tidemark.log");
         let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        builder.with_ansi(false).with_writer(Arc::new(file)).init();
+        let builder = tracing_subscriber::fmt().with_env_filter(crate::log_filter());
+        builder.with_ansi(false).with_writer(Arc::new(file)).log_internal_errors(false).init();
     } else {
-        builder.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+        crate::log_to_standard_error();
     }
     Ok(())
 }
@@ -168,13 +210,41 @@ fn serve(
     let token = random_token()?;
     kubeconfig::write(&places.kubeconfig, &places.server, &authority.certificate(), &token)?;
     let service = Guard::new(sandbox.service(), token);
-    Ok(https::serve(listener, Arc::new(tls), service, stop))
+    Ok(https::serve(listener, watch::Sender::new(Arc::new(tls)).subscribe(), service, stop))
 }
 
-async fn watch(live: bool, operator: &Handle, places: &Places, problems: &[String]) -> anyhow::Result<()> {
-    if live {
-        screen::show(operator, places, problems, signals::stop()).await
-    } else {
-        line::print(operator, places, signals::stop()).await
+/// A text on one line: what comes from elsewhere must not move the cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The line that makes a shell's kubectl use the kubeconfig.
+fn export(places: &Places) -> String {
+    let path = places.kubeconfig.display().to_string();
+    let plain = path.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c));
+    match plain {
+        true => format!("export KUBECONFIG={path}"),
+        false => format!("export KUBECONFIG='{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_a_shell_would_take_apart_is_quoted() {
+        let line =
+            |path: &str| export(&Places { server: String::new(), kubeconfig: path.into(), logs: PathBuf::new() });
+        assert_eq!(
+            line("/home/ann/.local/state/tidemark/6445/kubeconfig"),
+            "export KUBECONFIG=/home/ann/.local/state/tidemark/6445/kubeconfig"
+        );
+        assert_eq!(line("/my files/ann's"), r"export KUBECONFIG='/my files/ann'\''s'");
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_moves_the_cursor() {
+        assert_eq!(printable("a\x1b[2Jb\nc"), "a [2Jb c");
     }
 }

@@ -5,11 +5,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_operator::{Handle, Observation, Stage, What, Write as Written};
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use tidemark_operator::{Handle, Life, Observation, Snapshot, Stage, What, Write as Written};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use unicode_width::UnicodeWidthChar;
 
-use super::{Places, table};
+use super::{Places, export, printable, table};
 
 /// Ages on the screen move this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -17,64 +20,79 @@ const TICK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Lines about what happened last.
 const HISTORY: usize = 12;
+/// Problems with manifests that are shown at most.
+const PROBLEMS: usize = 5;
+/// With fewer rows than this, all but the essential is left out.
+const SMALL: usize = 16;
 
-/// Shows the state of all objects until `stop` resolves, and gives the terminal back as it was.
-pub(super) async fn show(
-    operator: &Handle,
-    places: &Places,
-    problems: &[String],
-    stop: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    let _terminal = Terminal::take()?;
+/// Shows the state of all objects for as long as it is awaited; dropped, it gives the terminal back as it was.
+///
+/// # Errors
+/// The terminal is gone.
+pub(super) async fn show(operator: &Handle, places: &Places, problems: &[String]) -> anyhow::Result<()> {
+    let _terminal = Terminal::take().context("cannot write to the terminal")?;
     let clock = tidemark_clock::Clock::system();
     let mut observations = operator.observe();
     let mut history = VecDeque::new();
-    let mut stop = std::pin::pin!(stop);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        draw(&picture(operator, places, problems, &history, clock.now()))?;
-        let earliest = Instant::now() + PAUSE;
+        let size = size();
+        let lines = picture(&operator.snapshots(), places, problems, &history, clock.now(), size.1.saturating_sub(1));
+        draw(&lines, size.0).context("cannot write to the terminal")?;
+        sleep(PAUSE).await;
         tokio::select! {
             biased;
-            outcome = &mut stop => return outcome,
-            _ = tick.tick() => {}
-            () = operator.changed() => {}
             observation = observations.recv() => match observation {
                 Ok(observation) => remember(&mut history, &observation),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Ok(()),
             },
+            () = operator.changed() => {}
+            _ = tick.tick() => {}
         }
         while let Ok(observation) = observations.try_recv() {
             remember(&mut history, &observation);
         }
-        sleep_until(earliest).await;
     }
 }
 
+/// Columns and rows of the terminal.
+fn size() -> (usize, usize) {
+    terminal_size::terminal_size().map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)))
+}
+
+/// What fits on so many rows: on a small terminal the table is what is left.
 fn picture(
-    operator: &Handle,
+    snapshots: &[Arc<Snapshot>],
     places: &Places,
     problems: &[String],
     history: &VecDeque<String>,
     now: jiff::Timestamp,
+    rows: usize,
 ) -> Vec<String> {
-    let mut lines = vec![
-        format!("tidemark up    {}    Ctrl-C stops", places.server),
-        format!("export KUBECONFIG={}", places.kubeconfig.display()),
-        format!("logs: {}", places.logs.display()),
-        String::new(),
-    ];
-    lines.extend(table::table(&operator.snapshots(), now));
+    let small = rows < SMALL;
+    let mut lines = vec![format!("tidemark up    {}    Ctrl-C stops", places.server)];
+    if !small {
+        lines.extend([export(places), format!("logs: {}", places.logs.display()), String::new()]);
+    }
+    let mut below = Vec::new();
     if !problems.is_empty() {
-        lines.push(String::new());
-        lines.extend(problems.iter().map(|problem| format!("problem: {problem}")));
+        let shown = problems.len().min(if small { 1 } else { PROBLEMS });
+        below.extend((!small).then(String::new));
+        below.extend(problems.iter().take(shown).map(|problem| format!("problem: {problem}")));
+        if shown < problems.len() {
+            below.push(format!("problem: and {} more, see the log", problems.len() - shown));
+        }
     }
-    if !history.is_empty() {
-        lines.push(String::new());
-        lines.extend(history.iter().cloned());
+    if !history.is_empty() && !small {
+        below.push(String::new());
+        below.extend(history.iter().skip(history.len().saturating_sub(rows / 4)).cloned());
     }
+    let room = rows.saturating_sub(lines.len() + below.len());
+    lines.extend(table::table(snapshots, now, room));
+    lines.extend(below);
+    lines.truncate(rows);
     lines
 }
 
@@ -83,7 +101,7 @@ fn remember(history: &mut VecDeque<String>, observation: &Arc<Observation>) {
         if history.len() == HISTORY {
             history.pop_front();
         }
-        let time = observation.time.strftime("%H:%M:%S");
+        let time = observation.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S");
         history.push_back(format!("{time}  {}  {what}", observation.object));
     }
 }
@@ -101,23 +119,48 @@ fn happened(what: &What) -> Option<String> {
             Some(format!("trigger {index} ({trigger_type}): {message}"))
         }
         What::Error { message, .. } => Some(message.to_string()),
-        What::Life(life) => Some(format!("{life:?}")),
+        What::Life(life) => Some(turn(life)),
         What::Write { .. } | What::Fetch { .. } | What::Decision { .. } => None,
     }
 }
 
-fn draw(lines: &[String]) -> io::Result<()> {
-    let (width, height) = terminal_size::terminal_size()
-        .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)));
-    let mut out = String::from("\x1b[H");
-    for line in lines.iter().take(height.saturating_sub(1)) {
-        out.extend(line.chars().filter(|c| !c.is_control()).take(width));
-        out.push_str("\x1b[K\r\n");
+fn turn(life: &Life) -> String {
+    match life {
+        Life::Started => "is polled".to_owned(),
+        Life::Stopped => "is polled no longer".to_owned(),
+        Life::TriggerBuilt { index, trigger_type } => format!("trigger {index} ({trigger_type}) is built"),
+        Life::TriggerNote { index, trigger_type, note } => format!("trigger {index} ({trigger_type}): {note}"),
+        Life::Ready => "is ready".to_owned(),
+        Life::Paused => "is paused".to_owned(),
+        Life::Unpaused => "is paused no longer".to_owned(),
+        Life::Deleted => "is deleted".to_owned(),
     }
-    out.push_str("\x1b[J");
+}
+
+fn draw(lines: &[String], width: usize) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(out.as_bytes())?;
+    stdout.write_all(paint(lines, width).as_bytes())?;
     stdout.flush()
+}
+
+/// The lines from the upper left corner on, each cut off at the right edge.
+fn paint(lines: &[String], width: usize) -> String {
+    let mut out = String::from("\x1b[H");
+    for line in lines {
+        // Cleared first: behind a full line the cursor stands on its last character.
+        out.push_str("\x1b[K");
+        let mut left = width;
+        for c in printable(line).chars() {
+            let columns = c.width().unwrap_or(0);
+            if columns > left {
+                break;
+            }
+            left -= columns;
+            out.push(c);
+        }
+        out.push_str("\r\n");
+    }
+    out + "\x1b[J"
 }
 
 /// The terminal's other screen; dropping it gives the first one back.
@@ -137,5 +180,52 @@ impl Drop for Terminal {
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(b"\x1b[?25h\x1b[?1049l");
         let _ = stdout.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_operator::ObjectKey;
+
+    use super::*;
+
+    fn shown(objects: usize, problems: usize, rows: usize) -> Vec<String> {
+        let snapshot = |number: usize| {
+            let key = Arc::new(ObjectKey::new("shop", format!("worker-{number:05}")));
+            Arc::new(Snapshot { key, target: "Deployment/worker".to_owned(), ..Snapshot::default() })
+        };
+        let snapshots: Vec<_> = (0..objects).map(snapshot).collect();
+        let places = Places { server: "https://127.0.0.1:1".to_owned(), kubeconfig: "/k".into(), logs: "/l".into() };
+        let problems: Vec<_> = (0..problems).map(|number| format!("f.yaml:{number}: broken")).collect();
+        let history: VecDeque<_> = (0..HISTORY).map(|number| format!("event {number}")).collect();
+        picture(&snapshots, &places, &problems, &history, "2026-01-01T00:00:00Z".parse().unwrap(), rows)
+    }
+
+    #[test]
+    fn many_objects_leave_room_for_problems_and_for_what_happened_last() {
+        let lines = shown(60_000, 100, 40);
+        assert!(lines.len() <= 40, "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("worker-00000")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("and 599") && line.contains("more")), "{lines:?}");
+        assert!(lines.iter().any(|line| line == "problem: and 95 more, see the log"), "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "event 11");
+    }
+
+    #[test]
+    fn a_tiny_terminal_shows_the_first_object_and_a_problem() {
+        let lines = shown(2, 1, 5);
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert!(lines[2].contains("shop/worker-00000"), "{lines:?}");
+        assert_eq!(lines[4], "problem: f.yaml:0: broken");
+        for rows in 0..5 {
+            assert!(shown(2, 1, rows).len() <= rows);
+        }
+    }
+
+    #[test]
+    fn a_line_ends_at_the_right_edge_also_with_wide_characters() {
+        assert_eq!(paint(&["abcdef".to_owned()], 4), "\x1b[H\x1b[Kabcd\r\n\x1b[J");
+        assert_eq!(paint(&["a世界b".to_owned()], 4), "\x1b[H\x1b[Ka世\r\n\x1b[J");
+        assert_eq!(paint(&["e\u{301}\x1b[2Jx".to_owned()], 3), "\x1b[H\x1b[Ke\u{301} [\r\n\x1b[J");
     }
 }

@@ -7,12 +7,15 @@ use tidemark_engine::quantity;
 use tidemark_operator::{Snapshot, TriggerView};
 use tidemark_trigger::MetricType;
 
-/// The table of all objects: a heading, and for each object a line, a line for each metric and one for the reasons.
-pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp) -> Vec<String> {
+/// The table of objects on at most `room` lines: a heading, and for each object a line, a line for each metric and one
+/// for the reasons. Where not all objects have room, the last line says how many are missing.
+pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp, room: usize) -> Vec<String> {
     if snapshots.is_empty() {
         return vec!["no ScaledObject yet".to_owned()];
     }
-    let heads: Vec<[String; 6]> = snapshots.iter().map(|snapshot| head(snapshot)).collect();
+    let shown = &snapshots[..fitting(snapshots, room)];
+    let missing = snapshots.len() - shown.len();
+    let heads: Vec<[String; 6]> = shown.iter().map(|snapshot| head(snapshot)).collect();
     let titles = ["OBJECT", "TARGET", "REPLICAS", "WANTED", "BOUNDS", "STATE"].map(str::to_owned);
     let mut widths = [0; 6];
     for row in heads.iter().chain([&titles]) {
@@ -21,7 +24,7 @@ pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp) -> Vec<String> {
         }
     }
     let mut lines = vec![row(&titles, &widths)];
-    for (snapshot, head) in snapshots.iter().zip(&heads) {
+    for (snapshot, head) in shown.iter().zip(&heads) {
         lines.push(row(head, &widths));
         lines.extend(snapshot.triggers.iter().map(|trigger| format!("  {}", metric(trigger, now))));
         lines.push(format!("  because {}", reasons(snapshot)));
@@ -29,7 +32,28 @@ pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp) -> Vec<String> {
             lines.push(format!("  not ready: {problem}"));
         }
     }
+    // Even the first object may have too many triggers.
+    lines.truncate(room.saturating_sub(usize::from(missing > 0)));
+    if missing > 0 {
+        lines.push(format!("and {missing} more: kubectl get scaledobjects --all-namespaces"));
+    }
     lines
+}
+
+/// How many objects have room, one at least, with the heading and, where not all have, the line that says so.
+fn fitting(snapshots: &[Arc<Snapshot>], room: usize) -> usize {
+    let height = |snapshot: &Arc<Snapshot>| 2 + snapshot.triggers.len() + usize::from(problem(snapshot).is_some());
+    let mut used = 1;
+    let ends: Vec<usize> = snapshots
+        .iter()
+        .map(|snapshot| {
+            used += height(snapshot);
+            used
+        })
+        // What comes after the first that has no room is not looked at.
+        .take_while(|end| *end <= room)
+        .collect();
+    if ends.len() == snapshots.len() { ends.len() } else { ends.iter().filter(|end| **end < room).count().max(1) }
 }
 
 /// One line about one object, for output that scrolls.
@@ -83,9 +107,14 @@ fn value(trigger: &TriggerView) -> String {
     };
     match (&trigger.error, trigger.value) {
         (Some((kind, _)), _) => format!("{}: {kind} error", name(trigger)),
-        (None, Some(value)) => format!("{}: {value} of {target}{per}", name(trigger)),
+        (None, Some(value)) => format!("{}: {} of {target}{per}", name(trigger), rounded(value)),
         (None, None) => format!("{}: not read yet", name(trigger)),
     }
+}
+
+/// At most three decimals, and no endless row of digits.
+fn rounded(value: f64) -> String {
+    if value.abs() < 1e15 { ((value * 1000.0).round() / 1000.0).to_string() } else { format!("{value:e}") }
 }
 
 fn metric(trigger: &TriggerView, now: Timestamp) -> String {
@@ -161,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_object_shows_values_against_targets_replicas_and_reasons() {
-        let lines = table(&[Arc::new(snapshot())], NOW.parse().unwrap());
+        let lines = table(&[Arc::new(snapshot())], NOW.parse().unwrap(), 100);
         assert_eq!(
             lines,
             [
@@ -180,10 +209,27 @@ mod tests {
         let condition =
             Condition { status: "False".to_owned(), message: Some("broken".to_owned()), ..Default::default() };
         snapshot.ready = Some(condition);
-        let lines = table(&[Arc::new(snapshot.clone())], NOW.parse().unwrap()).join("\n");
+        let lines = table(&[Arc::new(snapshot.clone())], NOW.parse().unwrap(), 100).join("\n");
         assert!(lines.contains("s0-rabbitmq-orders: no connection to mq:5672 (unreachable)"), "{lines}");
         assert!(lines.contains("not ready: broken"), "{lines}");
         assert!(!lines.contains("12 of 5"), "{lines}");
         assert!(summary(&snapshot).contains("unreachable error"), "{}", summary(&snapshot));
+    }
+
+    #[test]
+    fn objects_that_have_no_room_are_counted() {
+        let five: Vec<_> = (0..5).map(|_| Arc::new(snapshot())).collect();
+        let lines = |room| table(&five, NOW.parse().unwrap(), room);
+        assert_eq!(lines(16).len(), 16);
+        assert_eq!(lines(15).len(), 14);
+        assert_eq!(lines(15)[13], "and 1 more: kubectl get scaledobjects --all-namespaces");
+        assert_eq!(lines(3).len(), 3);
+        assert_eq!(lines(3)[2], "and 4 more: kubectl get scaledobjects --all-namespaces");
+    }
+
+    #[test]
+    fn values_are_shown_with_three_decimals_at_most() {
+        assert_eq!([rounded(100.0 / 3.0), rounded(12.0), rounded(0.1 + 0.2)], ["33.333", "12", "0.3"]);
+        assert_eq!([rounded(1e300), rounded(f64::NAN)], ["1e300", "NaN"]);
     }
 }

@@ -223,8 +223,22 @@ impl<'a> Up<'a> {
 
     /// Presses Ctrl-C and waits for the end.
     pub async fn interrupt(&self) -> ExitStatus {
+        self.press_ctrl_c();
+        self.ended(|| {}).await
+    }
+
+    /// Presses Ctrl-C again and again until it ends.
+    pub async fn interrupt_again_and_again(&self) -> ExitStatus {
+        self.ended(|| self.press_ctrl_c()).await
+    }
+
+    fn press_ctrl_c(&self) {
         let group = Pid::from_raw(self.desk.group().id().cast_signed()).unwrap();
         kill_process_group(group, Signal::INT).unwrap();
+    }
+
+    /// Waits for the end; `meanwhile` is done at each look.
+    async fn ended(&self, meanwhile: impl Fn()) -> ExitStatus {
         let deadline = Instant::now() + STOP;
         let status = loop {
             if let Some((name, status)) = self.desk.group().ended().unwrap() {
@@ -234,6 +248,7 @@ impl<'a> Up<'a> {
             if Instant::now() >= deadline {
                 self.desk.give_up(&format!("not within {STOP:?}: up ends upon Ctrl-C"));
             }
+            meanwhile();
             sleep(LOOK).await;
         };
         self.desk.group().kill(UP).unwrap();

@@ -84,7 +84,12 @@ async fn serve_metrics(
     let access = Access::Delegated(Arc::new(Delegated::new(client.clone(), front_proxy)));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tasks.spawn(https::serve(listener, Arc::new(tls), ExternalMetrics::new(metrics, access), shutdown));
+    tasks.spawn(https::serve(
+        listener,
+        tokio::sync::watch::Sender::new(Arc::new(tls)).subscribe(),
+        ExternalMetrics::new(metrics, access),
+        shutdown,
+    ));
     (port, authority.certificate())
 }
 

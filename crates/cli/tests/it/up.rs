@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Client;
+use kube::{Api, Client};
 use xtask::network::free_ports;
 
-use crate::desk::{Desk, Up, config};
+use crate::desk::{CRON, Desk, Up, config, workload};
 
 #[tokio::test]
 async fn the_quickstart_scales_real_workers_from_0_to_10_and_back_and_ctrl_c_ends_everything() {
@@ -53,6 +54,105 @@ async fn ctrl_c_ends_workers_in_the_middle_of_their_work() {
     .await;
     assert_eq!(up.interrupt().await.code(), Some(0), "{}", up.log());
     desk.until_no_process_is_left().await;
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_waits_for_no_pod_and_still_leaves_nothing() {
+    let desk = Desk::new();
+    desk.write("pods.yaml", &stubborn(r#"[sh, -c, "trap '' TERM; sleep 600 & sleep 600"]"#));
+    let up = Up::start(&desk, &["pods.yaml"], &[]).await;
+    up.until_replicas(30, "stubborn", 2..=2).await;
+    assert_eq!(up.interrupt_again_and_again().await.code(), Some(1), "{}", up.log());
+    assert!(up.log().contains("tidemark: stopped at once by a second signal"), "{}", up.log());
+    desk.until_no_process_is_left().await;
+    assert!(!up.kubeconfig.exists());
+}
+
+#[tokio::test]
+async fn when_nobody_reads_its_output_any_more_up_ends_and_cleans_up() {
+    let desk = Desk::new();
+    desk.write("m/shop.yaml", &workload("shop", "", CRON));
+    let tidemark = env!("CARGO_BIN_EXE_tidemark");
+    let script = format!("{{ {tidemark} up m --port 0 2>&1; echo $? >code; }} | head -n 1");
+    let mut command = desk.command("sh");
+    command.args(["-c", &script]);
+    let output = desk.finish(command).await;
+    assert!(output.stdout.starts_with(b"Kubernetes API: https://127.0.0.1:"), "{output:?}");
+    assert_eq!(std::fs::read_to_string(desk.folder().join("code")).unwrap(), "1\n");
+    desk.until_no_process_is_left().await;
+    let state = std::fs::read_dir(desk.folder().join("state/tidemark")).unwrap().next().unwrap().unwrap().path();
+    assert!(!state.join("kubeconfig").exists());
+    assert_eq!(std::fs::metadata(state.join("logs")).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn what_others_need_is_applied_first_wherever_it_stands() {
+    let desk = Desk::new();
+    let object = "apiVersion: example.dev/v1\nkind: Widget\nmetadata: {name: x, namespace: late}\n";
+    desk.write(
+        "m/a.yaml",
+        &format!("{object}---\n{}", workload("shop", "", CRON).replace("name: shop}", "name: shop, namespace: late}")),
+    );
+    desk.write("m/b.yaml", WIDGETS);
+    desk.write("m/c.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: late}\n");
+    let definitions = desk.tidemark(&["crds"], &[]).await.stdout;
+    desk.write("m/d.yaml", &String::from_utf8(definitions).unwrap());
+    let up = Up::start(&desk, &["m", "--simulate-pods"], &[]).await;
+    let deployments: Api<Deployment> = Api::namespaced(up.client.clone(), "late");
+    desk.until(20, "the workload of the late namespace is scaled", async || {
+        let deployment = deployments.get("shop").await.map_err(|error| error.to_string())?;
+        match deployment.spec.replicas {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?} replicas")),
+        }
+    })
+    .await;
+    assert!(!up.log().contains("ERROR"), "{}", up.log());
+}
+
+const WIDGETS: &str = "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.dev}
+spec:
+  group: example.dev
+  scope: Namespaced
+  names: {plural: widgets, singular: widget, kind: Widget, listKind: WidgetList}
+  versions:
+    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+";
+
+#[tokio::test]
+async fn an_operator_without_a_cluster_says_so_once_and_without_colours() {
+    let desk = Desk::new();
+    let output = desk.tidemark(&["operator", "--kubeconfig", "absent"], &[]).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with("tidemark: cannot use the kubeconfig absent: "), "{error}");
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+
+    let [port] = free_ports().unwrap();
+    desk.write(
+        "config",
+        &format!(
+            "apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
+clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]
+users: [{{name: a, user: {{}}}}]
+"
+        ),
+    );
+    let arguments = ["operator", "--kubeconfig", "config", "--external-metrics-address", "127.0.0.1:0"];
+    let output = desk.tidemark(&arguments, &[]).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.starts_with("tidemark: cannot read ConfigMap kube-system/extension-apiserver-authentication: "),
+        "{error}"
+    );
+    assert_eq!(error.to_lowercase().matches("connection refused").count(), 1, "{error}");
+    assert!(!error.contains('\x1b'), "{error:?}");
 }
 
 fn stubborn(command: &str) -> String {

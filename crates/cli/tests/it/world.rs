@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::Client;
 use tidemark_cli::metrics::OperatorMetrics;
 use tidemark_operator::{Operator, Settings};
-use tidemark_serving::{ExternalMetric, MetricsSource};
+use tidemark_serving::{MetricsSource, Values};
 use tidemark_trigger::{Door, ErrorKind, SourceError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -52,12 +51,7 @@ impl World {
 pub struct Metrics(Mutex<Option<Arc<OperatorMetrics>>>);
 
 impl MetricsSource for Metrics {
-    fn values<'a>(
-        &'a self,
-        namespace: &'a str,
-        object: &'a str,
-        metric: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<ExternalMetric>, String>> {
+    fn values<'a>(&'a self, namespace: &'a str, object: &'a str, metric: &'a str) -> Values<'a> {
         let current = self.0.lock().unwrap().clone();
         Box::pin(async move {
             match current {

@@ -25,10 +25,10 @@ impl Actor {
         self.deleting = true;
         self.stop_polling("the ScaledObject is being deleted");
         self.work = FuturesUnordered::new();
-        for request in std::mem::take(&mut self.early) {
+        for request in std::mem::take(&mut self.check.early) {
             self.on_metric_request(request);
         }
-        (self.reconcile_retry, self.status_retry) = (Retry::default(), Retry::default());
+        (self.check.retry, self.status_write.retry) = (Retry::default(), Retry::default());
         if object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             self.finalize(Some(object));
         }

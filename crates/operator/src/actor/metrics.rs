@@ -38,13 +38,13 @@ impl MetricRequest {
 
 impl Actor {
     pub(super) fn on_metric_request(&mut self, request: MetricRequest) {
-        let first_check = self.reconciling && self.check_failure.is_none();
+        let first_check = self.check.running && self.check.failure.is_none();
         if self.slots.is_empty() && first_check && !self.controls.paused && !self.deleting {
             // The HPA may ask before the triggers are built, after a start of the operator.
-            return self.early.push(request);
+            return self.check.early.push(request);
         }
         if self.slots.is_empty() {
-            let reason = match &self.check_failure {
+            let reason = match &self.check.failure {
                 _ if self.deleting => "the ScaledObject is being deleted",
                 _ if self.controls.paused => "the ScaledObject is paused",
                 Some(failure) => failure,

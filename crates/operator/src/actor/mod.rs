@@ -87,6 +87,47 @@ enum Done {
 
 type Work = BoxFuture<'static, Done>;
 
+/// The check of the object: one at a time.
+#[derive(Default)]
+struct Check {
+    running: bool,
+    /// Another one is wanted after what is under way; with the object where the watch brought it.
+    next: Option<Option<Box<ScaledObject>>>,
+    retry: Retry,
+    /// Why the last one failed.
+    failure: Option<Arc<str>>,
+    /// Requests that came before the first one had built the triggers.
+    early: Vec<MetricRequest>,
+}
+
+/// The scaled workload, and what is under way with it.
+#[derive(Default)]
+struct Workload {
+    target: Option<TargetState>,
+    replicas: Option<i32>,
+    /// What the watch told of the target while it was being checked, read or scaled.
+    event: Option<i64>,
+    reading: bool,
+    reading_replicas: bool,
+    scaling: bool,
+}
+
+/// The repeated reading of parameters that come from elsewhere.
+#[derive(Default)]
+struct Refresh {
+    due: Option<Instant>,
+    running: bool,
+    /// Parameters changed again while they were being read.
+    again: bool,
+}
+
+/// The write of the status: one at a time.
+#[derive(Default)]
+struct StatusWrite {
+    running: bool,
+    retry: Retry,
+}
+
 /// The scale target as the actor knows it.
 struct TargetState {
     target: Target,
@@ -140,22 +181,9 @@ pub(crate) struct Actor {
     delete_retry: Retry,
 
     status: Tracked,
-    writing_status: bool,
-    status_retry: Retry,
-
-    reconciling: bool,
-    /// A reconcile is wanted after the running one; with the object where the watch brought it.
-    reconcile_next: Option<Option<Box<ScaledObject>>>,
-    reconcile_retry: Retry,
-    /// Requests that came before the triggers were built.
-    early: Vec<MetricRequest>,
-    /// Why the last reconcile failed.
-    check_failure: Option<Arc<str>>,
-
-    target: Option<TargetState>,
-    /// What the watch told of the target while it was being checked, read or scaled.
-    target_event: Option<i64>,
-    reading_target: bool,
+    status_write: StatusWrite,
+    check: Check,
+    workload: Workload,
     hpa: Option<HpaState>,
     /// What the watch told of the HPA while a check was running.
     hpa_event: Option<Box<HpaView>>,
@@ -168,14 +196,8 @@ pub(crate) struct Actor {
     epoch: u32,
     /// How long the first poll is put off.
     first_poll: Duration,
-    auth_due: Option<Instant>,
-    rebuilding: bool,
-    /// Parameters changed again while they were being read.
-    rebuild_again: bool,
+    refresh: Refresh,
 
-    replicas: Option<i32>,
-    scaling: bool,
-    reading_replicas: bool,
     active: Option<bool>,
     last_active: Option<Timestamp>,
     evaluated: Option<Instant>,
@@ -242,28 +264,16 @@ impl Actor {
             deleting: false,
             delete_retry: Retry::default(),
             status,
-            writing_status: false,
-            status_retry: Retry::default(),
-            reconciling: false,
-            reconcile_next: None,
-            reconcile_retry: Retry::default(),
-            early: Vec::new(),
-            check_failure: None,
-            target: None,
-            target_event: None,
-            reading_target: false,
+            status_write: StatusWrite::default(),
+            check: Check::default(),
+            workload: Workload::default(),
             hpa: None,
             hpa_event: None,
             slots: Vec::new(),
             slots_generation: i64::MIN,
             epoch: 0,
             first_poll,
-            auth_due: None,
-            rebuilding: false,
-            rebuild_again: false,
-            replicas: None,
-            scaling: false,
-            reading_replicas: false,
+            refresh: Refresh::default(),
             active: was_active.then_some(true),
             last_active,
             evaluated: None,
@@ -304,16 +314,16 @@ impl Actor {
 
     fn on_time(&mut self) {
         let now = Instant::now();
-        if self.reconcile_retry.take(now) {
+        if self.check.retry.take(now) {
             self.reconcile(None);
         }
-        if self.status_retry.take(now) {
+        if self.status_write.retry.take(now) {
             self.flush_status();
         }
         if self.delete_retry.take(now) {
             self.finalize(None);
         }
-        if self.auth_due.take_if(|at| *at <= now).is_some() {
+        if self.refresh.due.take_if(|at| *at <= now).is_some() {
             self.rebuild_triggers(false);
         }
         self.poll_due(now);
@@ -322,7 +332,7 @@ impl Actor {
     /// When something is to be done without anybody asking.
     fn next_wake(&self) -> Option<Instant> {
         let polls = self.slots.iter().filter(|slot| slot.is_pollable()).map(|slot| slot.due);
-        let others = [self.reconcile_retry.at, self.status_retry.at, self.delete_retry.at, self.auth_due];
+        let others = [self.check.retry.at, self.status_write.retry.at, self.delete_retry.at, self.refresh.due];
         polls.chain(others.into_iter().flatten()).min()
     }
 
@@ -358,7 +368,7 @@ impl Actor {
     }
 
     fn on_hpa(&mut self, view: Box<HpaView>) {
-        if self.reconciling {
+        if self.check.running {
             self.hpa_event = Some(view);
             return;
         }
@@ -389,9 +399,9 @@ impl Actor {
         if self.deleting {
             return;
         }
-        if self.reconciling || self.reading_target || self.scaling {
+        if self.check.running || self.workload.reading || self.workload.scaling {
             self.put_off_target_event(generation);
-        } else if self.check_failure.is_some() {
+        } else if self.check.failure.is_some() {
             // What a failed check was waiting for may be there now.
             self.reconcile(None);
         } else if self.is_news(generation) {
@@ -401,14 +411,14 @@ impl Actor {
 
     /// Whether a generation of the target is one that has not been read yet.
     fn is_news(&self, generation: i64) -> bool {
-        self.target.as_ref().is_some_and(|state| {
+        self.workload.target.as_ref().is_some_and(|state| {
             generation == ANOTHER_TARGET || state.generation.is_none_or(|known| generation > known)
         })
     }
 
     fn read_target(&mut self) {
-        let Some(state) = &self.target else { return };
-        self.reading_target = true;
+        let Some(state) = &self.workload.target else { return };
+        self.workload.reading = true;
         let (ctx, target) = (self.ctx.clone(), state.target.clone());
         self.start(async move {
             let found = target.read(&ctx.client, &ctx.kinds).await;
@@ -417,14 +427,14 @@ impl Actor {
     }
 
     fn on_target_read(&mut self, (target, found): (Target, Result<Found, TargetError>)) {
-        self.reading_target = false;
+        self.workload.reading = false;
         match found {
             // The object scales another one by now.
-            _ if self.target.as_ref().is_none_or(|state| state.target != target) => {}
+            _ if self.workload.target.as_ref().is_none_or(|state| state.target != target) => {}
             Ok(found) => self.take_target(found),
             // The check says what is wrong, and repeats.
             Err(_) => {
-                self.replicas = None;
+                self.workload.replicas = None;
                 self.reconcile(None);
             }
         }
@@ -433,7 +443,7 @@ impl Actor {
 
     fn take_target(&mut self, found: Found) {
         self.take_replicas(found.replicas);
-        let Some(state) = &mut self.target else { return };
+        let Some(state) = &mut self.workload.target else { return };
         state.generation = found.generation;
         if state.template != found.template {
             state.template = found.template;
@@ -444,23 +454,23 @@ impl Actor {
     /// Takes over replicas that were read, unless a write of ours is under way: then nobody knows which was earlier, and
     /// they are read again.
     fn take_replicas(&mut self, replicas: i32) {
-        if self.scaling {
+        if self.workload.scaling {
             self.put_off_target_event(ANOTHER_TARGET);
         } else {
-            self.replicas = Some(replicas);
+            self.workload.replicas = Some(replicas);
         }
     }
 
     /// Keeps what the watch told of the target for later. That it is another object is not forgotten over a generation.
     fn put_off_target_event(&mut self, generation: i64) {
-        if self.target_event != Some(ANOTHER_TARGET) {
-            self.target_event = Some(generation);
+        if self.workload.event != Some(ANOTHER_TARGET) {
+            self.workload.event = Some(generation);
         }
     }
 
     /// Goes after what the watch told of the target while it was being read or scaled.
     fn catch_up_with_target(&mut self) {
-        if let Some(generation) = self.target_event.take() {
+        if let Some(generation) = self.workload.event.take() {
             self.on_target_event(generation);
         }
     }

@@ -24,7 +24,7 @@ impl Actor {
             ctx: self.ctx.clone(),
             key: self.key.clone(),
             spec: self.spec.clone(),
-            template: self.target.as_ref().and_then(|state| state.template.clone()),
+            template: self.workload.target.as_ref().and_then(|state| state.template.clone()),
             fresh: true,
         }
     }
@@ -122,10 +122,10 @@ impl Actor {
         if self.controls.paused || self.deleting || self.slots.is_empty() {
             return;
         }
-        let Some(state) = &self.target else { return };
-        if !state.target.is_watched() && !self.scaling {
-            if !self.reading_replicas {
-                self.reading_replicas = true;
+        let Some(state) = &self.workload.target else { return };
+        if !state.target.is_watched() && !self.workload.scaling {
+            if !self.workload.reading_replicas {
+                self.workload.reading_replicas = true;
                 let (client, target) = (self.ctx.client.clone(), state.target.clone());
                 self.start(async move { Done::Replicas(target.replicas(&client).await) });
             }
@@ -135,8 +135,8 @@ impl Actor {
     }
 
     pub(super) fn on_replicas(&mut self, replicas: Result<i32, String>) {
-        self.reading_replicas = false;
-        self.replicas = replicas.as_ref().ok().copied();
+        self.workload.reading_replicas = false;
+        self.workload.replicas = replicas.as_ref().ok().copied();
         if !self.controls.paused && !self.deleting && !self.slots.is_empty() {
             self.decide();
         }
@@ -149,10 +149,10 @@ impl Actor {
         let policy = self.spec.policy(self.created);
         let memory = Memory { last_active: self.last_active };
         let wall = self.ctx.clock.now();
-        let decision = activation::decide(&policy, self.controls, &states, 0, self.replicas, memory, wall);
+        let decision = activation::decide(&policy, self.controls, &states, 0, self.workload.replicas, memory, wall);
         self.tell(What::Decision {
             active: decision.active,
-            replicas: self.replicas,
+            replicas: self.workload.replicas,
             action: decision.action,
             reasons: decision.reasons.as_slice().into(),
         });
@@ -171,8 +171,8 @@ impl Actor {
             Action::RaiseToMinimum { from, to } => (from, to, ScaleCause::RaisedToMinimum),
             Action::Pause { from, to } => (from, to, ScaleCause::Paused),
         };
-        let Some(state) = self.target.as_ref().filter(|_| !self.scaling) else { return };
-        self.scaling = true;
+        let Some(state) = self.workload.target.as_ref().filter(|_| !self.workload.scaling) else { return };
+        self.workload.scaling = true;
         let (client, target) = (self.ctx.client.clone(), state.target.clone());
         self.start(async move {
             let result = target.scale(&client, Some(from), to).await;
@@ -192,17 +192,17 @@ impl Actor {
     }
 
     pub(super) fn on_scaled(&mut self, done: ScaleDone) {
-        self.scaling = false;
+        self.workload.scaling = false;
         let ScaleDone { target, to, cause, result } = done;
         match result {
             Scaled::Done { from, written } => {
-                self.replicas = Some(to);
+                self.workload.replicas = Some(to);
                 if written {
                     self.tell(What::Write { write: Write::Scale { target, from, to, cause }, error: None });
                 }
             }
             Scaled::Moved { replicas } => {
-                self.replicas = Some(replicas);
+                self.workload.replicas = Some(replicas);
                 self.evaluate();
             }
             Scaled::Failed { from, message } => {
@@ -244,14 +244,14 @@ impl Actor {
     pub(super) fn rebuild_triggers(&mut self, fresh: bool) {
         let indices: Vec<_> =
             (0..self.slots.len()).filter(|index| needs_resolution(&self.spec.triggers[*index])).collect();
-        if self.rebuilding || (fresh && self.reconciling) {
-            self.rebuild_again |= fresh;
+        if self.refresh.running || (fresh && self.check.running) {
+            self.refresh.again |= fresh;
             return;
         }
         if indices.is_empty() {
             return;
         }
-        self.rebuilding = true;
+        self.refresh.running = true;
         let (parts, epoch) = (Parts { fresh, ..self.parts() }, self.epoch);
         self.start(async move {
             let mut builds = Vec::new();
@@ -263,8 +263,8 @@ impl Actor {
     }
 
     pub(super) fn on_rebuilt(&mut self, epoch: u32, builds: Vec<(usize, BuildResult)>) {
-        self.rebuilding = false;
-        if std::mem::take(&mut self.rebuild_again) {
+        self.refresh.running = false;
+        if std::mem::take(&mut self.refresh.again) {
             self.rebuild_triggers(true);
         }
         if epoch != self.epoch {
@@ -294,13 +294,13 @@ impl Actor {
     pub(super) fn arm_auth_refresh(&mut self) {
         let needed = self.slots.len() == self.spec.triggers.len() && self.spec.triggers.iter().any(needs_resolution);
         let refresh = self.ctx.settings.auth_refresh;
-        self.auth_due = (needed && !refresh.is_zero()).then(|| Instant::now() + refresh);
+        self.refresh.due = (needed && !refresh.is_zero()).then(|| Instant::now() + refresh);
     }
 
     /// Ends all polling: those who wait are told why, fetches under way come to nothing.
     pub(super) fn stop_polling(&mut self, reason: &str) {
         self.epoch += 1;
-        self.auth_due = None;
+        self.refresh.due = None;
         self.evaluated = None;
         let was_running = !self.slots.is_empty();
         for request in self.slots.drain(..).flat_map(|slot| slot.waiting) {

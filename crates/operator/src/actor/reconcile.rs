@@ -78,13 +78,13 @@ impl Actor {
             return;
         }
         // A write of the replicas that is under way must not come to its end behind a pause.
-        if self.reconciling || self.writing_status || self.scaling {
-            let newest = self.reconcile_next.take().flatten();
-            self.reconcile_next = Some(object.or(newest));
+        if self.check.running || self.status_write.running || self.workload.scaling {
+            let newest = self.check.next.take().flatten();
+            self.check.next = Some(object.or(newest));
             return;
         }
-        self.reconciling = true;
-        self.reconcile_retry.at = None;
+        self.check.running = true;
+        self.check.retry.at = None;
         let reuse = |slot: &Slot| slot.built.as_ref().ok().cloned();
         let check = Reconcile {
             ctx: self.ctx.clone(),
@@ -105,28 +105,28 @@ impl Actor {
 
     /// Starts the check that had to wait.
     pub(super) fn reconcile_waiting(&mut self) {
-        if let Some(object) = self.reconcile_next.take() {
+        if let Some(object) = self.check.next.take() {
             self.reconcile(object);
         }
     }
 
     pub(super) fn on_reconciled(&mut self, done: Reconciled) {
-        self.reconciling = false;
+        self.check.running = false;
         self.apply_check(done);
-        for request in std::mem::take(&mut self.early) {
+        for request in std::mem::take(&mut self.check.early) {
             self.on_metric_request(request);
         }
     }
 
     fn apply_check(&mut self, mut done: Reconciled) {
         if let Some(message) = done.interrupted {
-            self.reconcile_retry.after_failure();
+            self.check.retry.after_failure();
             self.tell_error(Stage::Check, message);
             return self.reconcile_waiting();
         }
         // The watch tells of an object that is gone; until then it is asked for again.
-        let Some(object) = done.object.take() else { return self.reconcile_retry.after_failure() };
-        let newer = self.reconcile_next.as_ref().and_then(Option::as_ref);
+        let Some(object) = done.object.take() else { return self.check.retry.after_failure() };
+        let newer = self.check.next.as_ref().and_then(Option::as_ref);
         if newer.is_some_and(|newer| newer.metadata.generation != object.metadata.generation) {
             return self.reconcile_waiting();
         }
@@ -137,7 +137,7 @@ impl Actor {
         let template_changed = self.apply_target(&object, done.target.take());
         self.apply_triggers(done.triggers.take(), done.failure.is_some());
         // Parameters that changed while the check ran were read before or after that: nobody knows.
-        if template_changed || (!self.rebuilding && std::mem::take(&mut self.rebuild_again)) {
+        if template_changed || (!self.refresh.running && std::mem::take(&mut self.refresh.again)) {
             self.rebuild_triggers(true);
         }
         match done.hpa.take() {
@@ -147,8 +147,8 @@ impl Actor {
         }
         self.report_check(&object, &done);
         match done.failure {
-            Some(_) => self.reconcile_retry.after_failure(),
-            None => self.reconcile_retry.settled(),
+            Some(_) => self.check.retry.after_failure(),
+            None => self.check.retry.settled(),
         }
         self.reconcile_waiting();
         self.flush_status();
@@ -171,8 +171,8 @@ impl Actor {
         status.authentications_types = (!authentications.is_empty()).then_some(authentications);
         self.status.replace(status);
         self.take_replicas(found.replicas);
-        let template_changed = self.target.as_ref().is_some_and(|state| state.template != found.template);
-        self.target = Some(TargetState { target, generation: found.generation, template: found.template });
+        let template_changed = self.workload.target.as_ref().is_some_and(|state| state.template != found.template);
+        self.workload.target = Some(TargetState { target, generation: found.generation, template: found.template });
         template_changed
     }
 
@@ -196,8 +196,9 @@ impl Actor {
         let spec = self.spec.clone();
         for (index, (trigger, build)) in spec.triggers.iter().zip(builds).enumerate() {
             // What is at work may have been built anew since the check began: then it is the newer one.
-            let kept =
-                old.get_mut(index).and_then(|slot| slot.take_if(|slot| unchanged && build.is_ok() && slot.built.is_ok()));
+            let kept = old
+                .get_mut(index)
+                .and_then(|slot| slot.take_if(|slot| unchanged && build.is_ok() && slot.built.is_ok()));
             let Some(kept) = kept else {
                 let failed_before = old.get(index).and_then(Option::as_ref).and_then(|slot| slot.built.as_ref().err());
                 let news = build.as_ref().err().filter(|error| failed_before != Some(*error)).cloned();
@@ -240,7 +241,7 @@ impl Actor {
                 self.tell_error(stage, failure.message.as_str());
             }
             self.tell_error(Stage::Check, failure.message.as_str());
-            self.check_failure = Some(failure.message.as_str().into());
+            self.check.failure = Some(failure.message.as_str().into());
             let text = failure.message.as_str();
             self.status.set(status::new_condition(status::READY, "False", "ScaledObjectCheckFailed", text));
             if self.slots.is_empty() {
@@ -248,7 +249,7 @@ impl Actor {
                 self.status.set(status::new_condition(status::ACTIVE, "Unknown", "UnknownState", text));
             }
         } else {
-            let had_failed = self.check_failure.take().is_some();
+            let had_failed = self.check.failure.take().is_some();
             let ready = match self.controls.paused {
                 true => status::new_condition(status::READY, "True", "ScaledObjectReady", "ScaledObject is paused"),
                 false => status::ready(),
@@ -262,7 +263,7 @@ impl Actor {
             }
         }
         if let Some(replicas) = done.paused_replicas.filter(|_| self.controls.paused) {
-            self.replicas = Some(replicas);
+            self.workload.replicas = Some(replicas);
             if self.status.paused_replica_count != Some(replicas) {
                 self.status.change().paused_replica_count = Some(replicas);
             }

@@ -2,8 +2,8 @@
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tidemark_api::scaled_object::TriggerActivity;
 use tidemark_api::ScaledObjectStatus;
+use tidemark_api::scaled_object::TriggerActivity;
 use tidemark_engine::activation::Decision;
 use tidemark_engine::hpa::hpa_health;
 use tidemark_engine::reason::Reason;
@@ -21,7 +21,7 @@ impl Actor {
     pub(super) fn report_decision(&mut self, decision: &Decision) {
         // A failed check stays visible until a check passes.
         match &decision.ready_condition {
-            Some(_) if self.check_failure.is_some() => {}
+            Some(_) if self.check.failure.is_some() => {}
             Some(verdict) if verdict.status == Status::True => self.status.set(status::ready()),
             Some(verdict) => self.status.set(status::from_verdict(status::READY, verdict)),
             None => {}
@@ -80,11 +80,11 @@ impl Actor {
     /// Writes the status if it is another one than the API server's. One write at a time, and none while a reconcile
     /// runs, which changes the object's version.
     pub(super) fn flush_status(&mut self) {
-        if self.writing_status || self.reconciling || self.deleting || self.status_retry.at.is_some() {
+        if self.status_write.running || self.check.running || self.deleting || self.status_write.retry.at.is_some() {
             return;
         }
         let Some((version, patch)) = self.status.patch() else { return };
-        self.writing_status = true;
+        self.status_write.running = true;
         let (client, key, uid) = (self.ctx.client.clone(), self.key.clone(), self.uid.clone());
         let sent = (*self.status).clone();
         self.start(async move {
@@ -94,21 +94,21 @@ impl Actor {
     }
 
     pub(super) fn on_status_written(&mut self, (written, sent): (Written, ScaledObjectStatus)) {
-        self.writing_status = false;
+        self.status_write.running = false;
         match written {
             Written::Done { resource_version } => {
-                self.status_retry.settled();
+                self.status_write.retry.settled();
                 self.status.written(Some(&resource_version), sent);
                 self.tell(What::Write { write: Write::Status, error: None });
             }
             Written::Conflict(object) => {
-                self.status_retry.after_failure();
+                self.status_write.retry.after_failure();
                 self.status.seen(object.metadata.resource_version.as_deref(), object.status.unwrap_or_default());
             }
             // The watch will say so too.
-            Written::Gone => self.status_retry.after_failure(),
+            Written::Gone => self.status_write.retry.after_failure(),
             Written::Failed(message) => {
-                self.status_retry.after_failure();
+                self.status_write.retry.after_failure();
                 self.tell_error(Stage::StatusUpdate, message);
             }
         }
@@ -130,7 +130,7 @@ impl Actor {
             triggers: slots.flat_map(|(index, slot)| slot.views(index, &self.ctx)).collect(),
             active: self.active,
             paused: self.controls.paused,
-            replicas: self.replicas,
+            replicas: self.workload.replicas,
             desired: self.desired(),
             min: self.spec.min_replicas(),
             max: self.spec.max_replicas(),
@@ -144,9 +144,9 @@ impl Actor {
 
     /// What the last decision asked for; where it left the replicas to the HPA, what that wants.
     fn desired(&self) -> Option<i32> {
-        let in_charge = self.replicas.is_some_and(|replicas| replicas > 0);
+        let in_charge = self.workload.replicas.is_some_and(|replicas| replicas > 0);
         let hpa = self.hpa.as_ref().and_then(|hpa| hpa.desired).filter(|desired| in_charge && *desired > 0);
-        self.desired.or(hpa).or(self.replicas)
+        self.desired.or(hpa).or(self.workload.replicas)
     }
 }
 

@@ -165,11 +165,13 @@ async fn a_target_that_vanished_unwatched_is_missed_when_it_is_to_be_scaled() {
     world.end().await;
 }
 
-/// Lets the object's next check stand still for 10 s, its target read and its triggers built.
+/// Lets a check of the object stand still for 10 s, its target read and its triggers built; it will change nothing.
 async fn hold_the_check(world: &World) {
+    let exclude = json!({"metadata": {"annotations": {"scaledobject.keda.sh/hpa-excluded-labels": "touched"}}});
+    world.patch::<ScaledObject>("workers", exclude).await;
+    world.pass(1).await;
     world.faults.add("GET", "/horizontalpodautoscalers/", Fault::Hang, 1);
-    let touch = json!({"metadata": {"annotations": {"example.com/touched": "yes"}}});
-    world.patch::<ScaledObject>("workers", touch).await;
+    world.patch::<ScaledObject>("workers", json!({"metadata": {"labels": {"touched": "yes"}}})).await;
     world.pass(1).await;
 }
 

@@ -182,7 +182,8 @@ async fn a_namespace_named_twice_is_watched_once() {
     world.pass(3).await;
     let auth = world.api::<TriggerAuthentication>().get("auth").await.unwrap();
     assert_eq!(auth.status.and_then(|status| status.scaledobjects).as_deref(), Some("a"));
-    let watches = world.faults.requests().iter().filter(|r| r.contains("/deployments?") && r.contains("watch=true")).count();
+    let watches =
+        world.faults.requests().iter().filter(|r| r.contains("/deployments?") && r.contains("watch=true")).count();
     assert_eq!(watches, 1);
     world.end().await;
 }

@@ -108,10 +108,13 @@ async fn who_asks_before_the_first_check_has_ended_is_answered_at_once_when_the_
     let asked = tokio::spawn(async move { handle.metric("default", "workers", METRIC).await });
     world.pass(1).await;
     assert!(!asked.is_finished(), "it waits for the check");
+    // The object stays for a while.
+    world.faults.add("PATCH", "/scaledobjects/workers?", Fault::Status(500), 100);
     world.delete::<ScaledObject>("workers").await;
     world.pass(1).await;
     assert!(asked.is_finished());
-    assert!(asked.await.unwrap().is_err());
+    let error = asked.await.unwrap().unwrap_err().to_string();
+    assert!(error.ends_with("the ScaledObject is being deleted"), "{error}");
     world.end().await;
 }
 

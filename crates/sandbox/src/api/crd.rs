@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::defaults::fill;
 use super::failure::{Cause, Failure};
 use super::jsonpath::JsonPath;
 use super::resource::{Column, Form, Naming, Resource, ScalePaths, collection};
@@ -21,12 +22,6 @@ pub(crate) struct CustomForm {
     pub storage: String,
 }
 
-fn fill(value: &mut Value, field: &str, default: Value) {
-    if value[field].is_null() {
-        value[field] = default;
-    }
-}
-
 fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()
 }
@@ -35,8 +30,8 @@ pub(super) fn default(value: &mut Value) {
     let spec = &mut value["spec"];
     let kind = text(&spec["names"], "kind");
     if let Some(names) = spec.get_mut("names").filter(|names| names.is_object()) {
-        fill(names, "singular", kind.to_lowercase().into());
-        fill(names, "listKind", format!("{kind}List").into());
+        fill(names, "singular", kind.to_lowercase());
+        fill(names, "listKind", format!("{kind}List"));
     }
     if spec.is_object() {
         fill(spec, "conversion", json!({"strategy": "None"}));
@@ -107,18 +102,23 @@ fn scale(scale: &Value, place: &str, causes: &mut Vec<Cause>) {
         return;
     }
     let rules: [(&str, &[&str], bool); 3] = [
-        ("specReplicasPath", &[".spec."], true),
-        ("statusReplicasPath", &[".status."], true),
-        ("labelSelectorPath", &[".spec.", ".status."], false),
+        ("specReplicasPath", &[".spec"], true),
+        ("statusReplicasPath", &[".status"], true),
+        ("labelSelectorPath", &[".spec", ".status"], false),
     ];
-    for (field, starts, required) in rules {
+    for (field, tops, required) in rules {
         let path = scale[field].as_str().unwrap_or_default();
+        if path.is_empty() {
+            if required {
+                causes.push(Cause::required(format!("{place}.{field}"), ""));
+            }
+            continue;
+        }
+        let under = |top: &&str| path.strip_prefix(*top).is_some_and(|rest| rest.starts_with('.'));
         let simple = path.split('.').skip(1).all(|name| !name.is_empty() && !name.contains(['[', ']', '\'', '"']));
-        if path.is_empty() && required {
-            causes.push(Cause::required(format!("{place}.{field}"), ""));
-        } else if !path.is_empty() && !(simple && starts.iter().any(|start| path.starts_with(start))) {
-            let detail = format!("should be a simple json path under {}", starts.join(" or ").replace(". ", " "));
-            causes.push(Cause::invalid(format!("{place}.{field}"), &scale[field], detail.trim_end_matches('.')));
+        if !simple || !tops.iter().any(under) {
+            let detail = format!("should be a simple json path under {}", tops.join(" or "));
+            causes.push(Cause::invalid(format!("{place}.{field}"), &scale[field], &detail));
         }
     }
 }
@@ -129,7 +129,9 @@ pub(super) fn resources(value: &Value) -> Result<Vec<Resource>, Failure> {
     let (group, plural) = (&spec["group"], &spec["names"]["plural"]);
     if ROWS.iter().any(|row| *group == row.group && *plural == row.plural) {
         let name = text(&value["metadata"], "name");
-        return Err(Failure::not_implemented(&format!("a CustomResourceDefinition {name} in place of Kubernetes' own")));
+        return Err(Failure::not_implemented(&format!(
+            "a CustomResourceDefinition {name} in place of Kubernetes' own"
+        )));
     }
     if spec["conversion"]["strategy"] == "Webhook" {
         return Err(Failure::not_implemented("conversion of custom resources by webhook"));
@@ -226,7 +228,8 @@ pub(super) fn warnings(resources: &[Resource]) -> Vec<String> {
         let Form::Custom(form) = &resource.form else { continue };
         let mut found = Vec::new();
         form.schema.unevaluated(&mut found);
-        warnings.extend(found.iter().map(|what| format!("{}: the sandbox does not evaluate the {what}", resource.kind)));
+        warnings
+            .extend(found.iter().map(|what| format!("{}: the sandbox does not evaluate the {what}", resource.kind)));
     }
     warnings
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use serde_json::{Map, Value, json};
 
 /// Sets a field that is absent or null.
-fn fill(value: &mut Value, field: &str, default: impl Into<Value>) {
+pub(super) fn fill(value: &mut Value, field: &str, default: impl Into<Value>) {
     if let Some(fields) = value.as_object_mut() {
         let entry = fields.entry(field).or_insert(Value::Null);
         if entry.is_null() {

@@ -141,12 +141,13 @@ fn pod_grace(pod: &Value, wanted: Option<i64>) -> i64 {
     }
     let metadata = &pod["metadata"];
     let running = metadata["deletionGracePeriodSeconds"].as_i64().filter(|_| !metadata["deletionTimestamp"].is_null());
-    let wanted = wanted.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let least = |seconds: i64| if seconds < 0 { 1 } else { seconds };
+    let wanted = wanted.map(least);
     match (running, wanted) {
         (Some(running), Some(wanted)) => wanted.min(running),
         (Some(running), None) => running,
         (None, Some(wanted)) => wanted,
-        (None, None) => spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(30),
+        (None, None) => spec["terminationGracePeriodSeconds"].as_i64().map_or(30, least),
     }
 }
 

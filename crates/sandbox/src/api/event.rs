@@ -88,6 +88,37 @@ pub(super) fn validate(value: &Value, _: Option<&Value>, causes: &mut Vec<Cause>
     }
 }
 
+/// The stricter rules of `events.k8s.io/v1`, by the names of the stored form, as a real server gives them.
+pub(super) fn validate_new(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    validate(value, old, causes);
+    for field in ["eventTime", "reportingComponent", "reportingInstance", "action", "reason"] {
+        if value[field].as_str().is_none_or(str::is_empty) {
+            causes.push(Cause::required(field, ""));
+        }
+    }
+    let types = ["Normal", "Warning"].map(Value::from);
+    if !types.contains(&value["type"]) {
+        causes.push(Cause::unsupported("type", &value["type"], &types));
+    }
+    let Some(old) = old else { return };
+    for field in FIXED.iter().filter(|field| value[**field] != old[**field]) {
+        causes.push(Cause::invalid(*field, &value[*field], "field is immutable"));
+    }
+}
+
+/// What an update through `events.k8s.io/v1` leaves as it is; the series is what changes.
+const FIXED: &[&str] = &[
+    "involvedObject",
+    "reason",
+    "message",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
+];
+
 fn cells(value: &Value, now: Timestamp) -> Vec<Value> {
     let about = &value["involvedObject"];
     let kind = text_at(about, "kind").to_lowercase();

@@ -6,18 +6,13 @@
 use serde_json::{Value, json};
 use tidemark_engine::quantity::parse_milli;
 
+use super::defaults::fill;
 use super::failure::Cause;
 
 /// Longest `stabilizationWindowSeconds`.
 const MAX_WINDOW: i64 = 3600;
 /// Longest `periodSeconds`.
 const MAX_PERIOD: i64 = 1800;
-
-fn fill(value: &mut Value, field: &str, default: Value) {
-    if value[field].is_null() {
-        value[field] = default;
-    }
-}
 
 pub(super) fn default(value: &mut Value) {
     let spec = &mut value["spec"];

@@ -335,11 +335,16 @@ mod tests {
         };
         let doubled = (0..64).map(|n| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")})).collect();
         assert_eq!(patch(doubled).applied(&json!({"a": {"b": "c"}})).unwrap_err().code(), 413);
+        // In turn each of the two is made anew and takes up the other.
         let nested = |op: &str| {
-            let wrap = |n: usize| json!({"op": "add", "path": ["/a", "/b"][n % 2], "value": {"x": {}}});
-            let to = |n: usize| format!("{}/x", ["/a", "/b"][n % 2]);
-            let moved = |n: usize| json!({"op": op, "from": ["/b", "/a"][n % 2], "path": to(n)});
-            patch((0..200).flat_map(|n| [wrap(n), moved(n)]).collect())
+            let step = |number: usize| {
+                let (outer, inner) = if number.is_multiple_of(2) { ("/a", "/b") } else { ("/b", "/a") };
+                [
+                    json!({"op": "add", "path": outer, "value": {"x": {}}}),
+                    json!({"op": op, "from": inner, "path": format!("{outer}/x")}),
+                ]
+            };
+            patch((0..200).flat_map(step).collect())
         };
         let start = json!({"a": {}, "b": {}});
         assert_eq!(nested("move").applied(&start).unwrap_err().code(), 413);

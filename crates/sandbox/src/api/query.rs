@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::failure::Failure;
+use super::failure::{Cause, Failure};
 use super::selector::{FieldSelector, LabelSelector};
 
 /// What to do with fields that nobody knows.
@@ -24,8 +25,8 @@ pub(crate) struct Query {
     pub fields: FieldSelector,
     /// `None`: not given. `0`: any state will do.
     pub resource_version: Option<u64>,
-    /// The list must be of that very version, which only the latest can be.
-    pub exact: bool,
+    /// Which versions will do instead of the given one.
+    pub version_match: Option<VersionMatch>,
     pub timeout: Option<Duration>,
     pub bookmarks: bool,
     pub initial_events: bool,
@@ -48,8 +49,14 @@ impl Query {
                 "labelSelector" => query.labels = LabelSelector::parse(value)?,
                 "fieldSelector" => query.fields = FieldSelector::parse(value)?,
                 "resourceVersion" if !value.is_empty() => query.resource_version = Some(version(value)?),
-                "resourceVersionMatch" => query.exact = value == "Exact",
-                "timeoutSeconds" => query.timeout = Some(Duration::from_secs(number(&key, value)?)),
+                "resourceVersionMatch" if !value.is_empty() => query.version_match = Some(version_match(value)?),
+                // As for a real server, no time at all stands for no limit.
+                "timeoutSeconds" => {
+                    let seconds = number(&key, value)?;
+                    query.timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+                }
+                // Lists are never cut here, which a client has to expect of any list.
+                "limit" => drop(signed(&key, value)?),
                 "allowWatchBookmarks" => query.bookmarks = flag(value),
                 "sendInitialEvents" => query.initial_events = flag(value),
                 "continue" if !value.is_empty() => {
@@ -64,8 +71,56 @@ impl Query {
                 _ => {}
             }
         }
+        query.check_version_match()?;
         Ok(query)
     }
+
+    fn check_version_match(&self) -> Result<(), Failure> {
+        let (wanted, given, initial) = (self.version_match, self.resource_version, self.initial_events);
+        let detail = match (wanted, self.watch) {
+            (None | Some(VersionMatch::Exact), true) if initial => {
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            }
+            (Some(_), true) if !initial => {
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            }
+            (Some(_), false) if given.is_none() => {
+                "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            }
+            (Some(VersionMatch::Exact), false) if given == Some(0) => {
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""
+            }
+            _ => return Ok(()),
+        };
+        Err(refused_option("ListOptions", Cause::forbidden("resourceVersionMatch", detail)))
+    }
+}
+
+/// `resourceVersionMatch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    /// That very version, which only the latest can be.
+    Exact,
+    /// That one or any later.
+    NotOlderThan,
+}
+
+fn version_match(value: &str) -> Result<VersionMatch, Failure> {
+    match value {
+        "Exact" => Ok(VersionMatch::Exact),
+        "NotOlderThan" => Ok(VersionMatch::NotOlderThan),
+        other => Err(unsupported_option("ListOptions", "resourceVersionMatch", other, &["Exact", "NotOlderThan"])),
+    }
+}
+
+/// An option of a request that cannot be.
+fn refused_option(options: &str, cause: Cause) -> Failure {
+    Failure::invalid("meta.k8s.io", options, "", &[cause])
+}
+
+fn unsupported_option(options: &str, field: &str, given: &str, supported: &[&str]) -> Failure {
+    let supported: Vec<_> = supported.iter().map(|text| Value::from(*text)).collect();
+    refused_option(options, Cause::unsupported(field, &given.into(), &supported))
 }
 
 /// `DeleteOptions`.
@@ -118,9 +173,10 @@ impl Deletion {
             (Some(_), Some(_)) => {
                 Err(Failure::bad_request("orphanDependents and propagationPolicy cannot be both set"))
             }
-            (Some(other), None) => Err(Failure::bad_request(format!(
-                "invalid propagationPolicy {other:?}: expected Foreground, Background or Orphan"
-            ))),
+            (Some(other), None) => {
+                let supported = ["Foreground", "Background", "Orphan"];
+                Err(unsupported_option("DeleteOptions", "propagationPolicy", other, &supported))
+            }
         }
     }
 }
@@ -133,7 +189,7 @@ fn dry_run(value: &str) -> Result<bool, Failure> {
     match value {
         "" => Ok(false),
         "All" => Ok(true),
-        other => Err(Failure::bad_request(format!("invalid dryRun {other:?}: expected All"))),
+        other => Err(unsupported_option("CreateOptions", "dryRun", other, &["All"])),
     }
 }
 
@@ -142,9 +198,7 @@ fn field_validation(value: &str) -> Result<FieldValidation, Failure> {
         "Ignore" => Ok(FieldValidation::Ignore),
         "Warn" | "" => Ok(FieldValidation::Warn),
         "Strict" => Ok(FieldValidation::Strict),
-        other => {
-            Err(Failure::bad_request(format!("invalid fieldValidation {other:?}: expected Ignore, Warn or Strict")))
-        }
+        other => Err(unsupported_option("CreateOptions", "fieldValidation", other, &["Ignore", "Strict", "Warn"])),
     }
 }
 
@@ -180,8 +234,20 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_by_name() {
-        for text in ["resourceVersion=x", "dryRun=Some", "fieldValidation=Never", "timeoutSeconds=-1", "continue=abc"] {
+        for text in ["resourceVersion=x", "timeoutSeconds=-1", "continue=abc", "limit=x"] {
             assert_eq!(Query::parse(text).unwrap_err().code(), 400, "{text}");
         }
+        for text in [
+            "dryRun=Some",
+            "fieldValidation=Never",
+            "resourceVersionMatch=Exact",
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            "resourceVersion=1&resourceVersionMatch=Any",
+            "watch=1&sendInitialEvents=true",
+            "watch=1&resourceVersion=1&resourceVersionMatch=NotOlderThan",
+        ] {
+            assert_eq!(Query::parse(text).unwrap_err().code(), 422, "{text}");
+        }
+        assert!(Query::parse("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan").is_ok());
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::negotiate::View;
+use super::query::VersionMatch;
 use super::resource::Resource;
 use super::table;
 use super::world::{Call, World};
@@ -48,7 +49,9 @@ pub(super) fn list(world: &World, call: &Call<'_>, view: View) -> Result<Bytes, 
     let latest = world.store.revision();
     match call.query.resource_version {
         Some(asked) if asked > latest => return Err(Failure::too_large_version(asked, latest)),
-        Some(asked) if call.query.exact && asked != latest => return Err(Failure::expired(asked, latest)),
+        Some(asked) if call.query.version_match == Some(VersionMatch::Exact) && asked != latest => {
+            return Err(Failure::expired(asked, latest));
+        }
         _ => {}
     }
     let objects = matching(world, call);

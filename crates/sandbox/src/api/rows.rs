@@ -151,7 +151,7 @@ pub(crate) const ROWS: &[Row] = &[
         short_names: &["ev"],
         selectable: event::SELECTABLE,
         decode: typed::<events::v1::Event>,
-        validate: event::validate,
+        validate: event::validate_new,
         columns: event::COLUMNS,
         exchange: Some(Exchange { shown: event::shown, stored: event::stored }),
         ..PLAIN

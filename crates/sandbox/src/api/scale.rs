@@ -8,12 +8,20 @@ use super::resource::{Resource, ScalePaths};
 use super::selector::text_of;
 use super::write::{check_kind, check_name, check_namespace};
 
-/// The Scale of an object in its shown form. Without replicas in the spec there is none, as on a real server.
-pub(super) fn of(paths: &ScalePaths, object: &Value) -> Result<Value, Failure> {
+/// The Scale of an object in its shown form, to be read: as on a real server there is none without replicas in the spec,
+/// though it can be written.
+pub(super) fn read(paths: &ScalePaths, object: &Value) -> Result<Value, Failure> {
     if object.pointer(&paths.replicas).is_none_or(Value::is_null) {
         let path = paths.replicas.replace('/', ".");
-        return Err(Failure::internal(format!("Internal error occurred: the spec replicas field {path:?} does not exist")));
+        return Err(Failure::internal(format!(
+            "Internal error occurred: the spec replicas field {path:?} does not exist"
+        )));
     }
+    Ok(of(paths, object))
+}
+
+/// The Scale of an object in its shown form.
+pub(super) fn of(paths: &ScalePaths, object: &Value) -> Value {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let selector = match &paths.selector_text {
         None => text_of(&object["spec"]["selector"]),
@@ -34,7 +42,7 @@ pub(super) fn of(paths: &ScalePaths, object: &Value) -> Result<Value, Failure> {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
 /// The object with the replicas of a Scale. The Scale's resource version and uid, if it has them, go along and are
@@ -100,10 +108,10 @@ mod tests {
             "metadata": {"name": "x", "namespace": "n", "resourceVersion": "7", "labels": {"a": "b"}},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "x"}}}, "status": {"replicas": 2},
         });
-        let scale = of(&paths, &object).unwrap();
+        let scale = of(&paths, &object);
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=x"}));
         assert!(scale["metadata"].get("labels").is_none());
-        assert_eq!(of(&paths, &json!({"spec": {}})).unwrap_err().code(), 500);
+        assert_eq!(read(&paths, &json!({"spec": {}})).unwrap_err().code(), 500);
     }
 }

@@ -122,16 +122,9 @@ impl Schema {
             let value = &value[field];
             value.is_object().then(|| Box::new(Self::read(value, &format!("{place}.{field}"), causes)))
         };
-        let typed = |value: &Value, place: &str, causes: &mut Vec<Cause>| {
-            let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
-            if value["type"].is_null() && free.iter().all(|free| value[*free] != true) {
-                causes.push(Cause::required(format!("{place}.type"), "must not be empty for specified object fields"));
-            }
-            Self::read(value, place, causes)
-        };
-        let typed_sub = |field: &str, causes: &mut Vec<Cause>| {
+        let level = |field: &str, causes: &mut Vec<Cause>| {
             let value = &value[field];
-            value.is_object().then(|| Box::new(typed(value, &format!("{place}.{field}"), causes)))
+            value.is_object().then(|| Box::new(Self::level(value, &format!("{place}.{field}"), causes)))
         };
         let subs = |field: &str, causes: &mut Vec<Cause>| -> Vec<Self> {
             let items = value[field].as_array().into_iter().flatten().enumerate();
@@ -150,12 +143,12 @@ impl Schema {
             embedded: value["x-kubernetes-embedded-resource"] == true,
             properties: properties
                 .map(|(name, property)| {
-                    (name.clone(), typed(property, &format!("{place}.properties[{name}]"), causes))
+                    (name.clone(), Self::level(property, &format!("{place}.properties[{name}]"), causes))
                 })
                 .collect(),
-            additional: typed_sub("additionalProperties", causes),
+            additional: level("additionalProperties", causes),
             any_additional: value["additionalProperties"] == true,
-            items: typed_sub("items", causes),
+            items: level("items", causes),
             required: texts(&value["required"]),
             allowed: value["enum"].as_array().cloned(),
             minimum: bound("minimum", "exclusiveMinimum"),
@@ -178,14 +171,26 @@ impl Schema {
             one_of: subs("oneOf", causes),
             not: sub("not", causes),
         };
-        let mut refused = Vec::new();
-        if let Some(default) = &schema.default {
-            schema.check(default, "", &mut refused);
+        schema.check_default(place, causes);
+        schema
+    }
+
+    /// Reads the schema of a field or an item, which needs a type.
+    fn level(value: &Value, place: &str, causes: &mut Vec<Cause>) -> Self {
+        let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
+        if value["type"].is_null() && free.iter().all(|free| value[*free] != true) {
+            causes.push(Cause::required(format!("{place}.type"), "must not be empty for specified object fields"));
         }
-        if let (Some(default), false) = (&schema.default, refused.is_empty()) {
+        Self::read(value, place, causes)
+    }
+
+    fn check_default(&self, place: &str, causes: &mut Vec<Cause>) {
+        let Some(default) = &self.default else { return };
+        let mut refused = Vec::new();
+        self.check(default, "", &mut refused);
+        if !refused.is_empty() {
             causes.push(Cause::invalid(format!("{place}.default"), default, "must obey its own schema"));
         }
-        schema
     }
 
     /// The schema of a field.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::validation::{label_value, qualified};
 
 /// A label selector in its text form, such as `app=web,tier in (a,b),!legacy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,8 +81,11 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 fn requirement(text: &str) -> Option<Requirement> {
     let made = |key: &str, test| {
         let key = key.trim();
-        let sound = !key.is_empty() && !key.contains(|c: char| c.is_whitespace() || "!=<>()".contains(c));
-        sound.then(|| Requirement { key: key.to_owned(), test })
+        let sound = match &test {
+            Test::In(values) | Test::NotIn(values) => values.iter().all(|value| label_value(value)),
+            _ => true,
+        };
+        (sound && qualified(key)).then(|| Requirement { key: key.to_owned(), test })
     };
     let one = |value: &str| vec![value.trim().to_owned()];
     if let Some(key) = text.strip_prefix('!') {
@@ -211,7 +215,7 @@ mod tests {
         for text in ["app=db", "app!=web", "tier in (a)", "tier notin (b,c)", "!app", "x", "n>5", "app=web,x"] {
             assert!(!matches(text), "{text}");
         }
-        for text in ["a b", "a in b", "=x", "a in (b"] {
+        for text in ["a b", "a in b", "=x", "a in (b", "a=-x", "a/b/c"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -35,6 +36,10 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Longest request body in bytes, as on a real server.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// Bytes of all warnings of an answer, as on a real server: clients limit the headers that they take.
+const WARNINGS_LIMIT: usize = 4 * 1024;
+/// A mounted API has this long to say what it serves.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(5);
 /// Media type of aggregated discovery.
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// Groups of Kubernetes of which the sandbox serves nothing.
@@ -186,9 +191,12 @@ impl Exchange {
         let mut lists = BTreeMap::new();
         for ((group, version), service) in mounts {
             let Ok(request) = Request::get(format!("/apis/{group}/{version}")).body(Body::empty()) else { continue };
-            let Ok(response) = service.oneshot(request).await;
-            let Ok(body) = response.into_body().collect().await else { continue };
-            if let Ok(list) = serde_json::from_slice(&body.to_bytes()) {
+            let answered = async {
+                let Ok(response) = service.oneshot(request).await;
+                let body = response.into_body().collect().await.ok()?;
+                serde_json::from_slice(&body.to_bytes()).ok()
+            };
+            if let Ok(Some(list)) = tokio::time::timeout(MOUNT_PATIENCE, answered).await {
                 lists.insert((group, version), list);
             }
         }
@@ -203,11 +211,12 @@ impl Exchange {
         };
         let resource = self.resource(target)?;
         let namespace = target.namespace.as_deref().unwrap_or_default();
-        if resource.namespaced && namespace.is_empty() && (target.name.is_some() || self.head.method == Method::POST) {
-            return Err(Failure::bad_request("an empty namespace may not be set when a resource name is provided"));
-        }
-        if !resource.namespaced && !namespace.is_empty() {
+        let nowhere = resource.namespaced && namespace.is_empty();
+        if !resource.namespaced && !namespace.is_empty() || nowhere && target.name.is_some() {
             return Err(Failure::no_such_path());
+        }
+        if nowhere && !matches!(self.head.method, Method::GET | Method::DELETE) {
+            return Err(Failure::method_not_allowed());
         }
         query.fields.check(resource.selectable())?;
         let work = Work { shared: self.shared, head: self.head, body: self.body, view, resource };
@@ -330,7 +339,6 @@ impl Work {
         let call = self.call(namespace, query);
         let mut world = self.shared.world();
         match self.head.method {
-            Method::GET if query.watch => Err(Failure::not_implemented("watching one object by its path")),
             Method::GET => read::get(&world, &call, name, self.view).map(|body| json_of(StatusCode::OK, body)),
             Method::PUT => {
                 let written = write::update(&mut world, &call, name, self.sent()?, Part::Whole)?;
@@ -371,7 +379,9 @@ impl Work {
         let object = match self.head.method {
             Method::GET => {
                 let found = world.store.get(&self.resource.collection, namespace, name);
-                found.cloned().ok_or_else(|| self.resource.not_found(name))?
+                let found = found.cloned().ok_or_else(|| self.resource.not_found(name))?;
+                scale::read(paths, &self.resource.shown(&found))?;
+                found
             }
             Method::PUT => {
                 let wanted = self.sent()?;
@@ -384,7 +394,7 @@ impl Work {
             }
             _ => return Err(Failure::method_not_allowed()),
         };
-        let scale = scale::of(paths, &self.resource.shown(&object))?;
+        let scale = scale::of(paths, &self.resource.shown(&object));
         let body = match self.view {
             View::Metadata => read::metadata_only(&scale),
             _ => scale,
@@ -419,9 +429,14 @@ impl Work {
 
     fn written(&self, call: &Call<'_>, written: &Written, status: StatusCode) -> Response<ResponseBody> {
         let mut response = json_of(status, read::rendered(call, &written.object, self.view));
+        let mut length = 0;
         for warning in &written.warnings {
             let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
-            if let Ok(value) = HeaderValue::from_str(&text) {
+            length += text.len();
+            if length > WARNINGS_LIMIT {
+                break;
+            }
+            if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
                 response.headers_mut().append(WARNING, value);
             }
         }

@@ -19,6 +19,7 @@ const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-',
     and must start and end with an alphanumeric character";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
     and must start and end with an alphanumeric character";
+const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
 const IMMUTABLE: &str = "field is immutable";
 
 /// Checks what all kinds share, and what an update may not touch.
@@ -50,6 +51,20 @@ pub(super) fn metadata(naming: Naming, value: &Value, old: Option<&Value>, cause
         if !added.is_empty() {
             let detail = "no new finalizers can be added if the object is being deleted, found new finalizers";
             causes.push(Cause::forbidden("metadata.finalizers", &format!("{detail} [{}]", added.join(", "))));
+        }
+    }
+}
+
+/// Checks the names of finalizers. Those of custom resources alone need no domain.
+pub(super) fn finalizers(value: &Value, custom: bool, causes: &mut Vec<Cause>) {
+    for (index, finalizer) in value["metadata"]["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        let place = format!("metadata.finalizers[{index}]");
+        if !qualified(name) {
+            causes.push(Cause::invalid(place, finalizer, QUALIFIED));
+        } else if !custom && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(place, finalizer, detail));
         }
     }
 }
@@ -97,14 +112,14 @@ fn edged(text: &str) -> bool {
     text.len() <= 63 && edge(text.chars().next()) && edge(text.chars().next_back()) && text.chars().all(inner)
 }
 
-fn qualified(key: &str) -> bool {
+pub(super) fn qualified(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => misnamed(Naming::Subdomain, prefix).is_none() && edged(name),
         None => edged(key),
     }
 }
 
-fn label_value(value: &str) -> bool {
+pub(super) fn label_value(value: &str) -> bool {
     value.is_empty() || edged(value)
 }
 

@@ -56,7 +56,7 @@ pub(super) fn start(
     let mut watch = Watch {
         signal: world.store.signal(&resource.collection),
         cursor: query.resource_version.unwrap_or(0),
-        end: now + query.timeout.unwrap_or(LONGEST),
+        end: query.timeout.and_then(|timeout| now.checked_add(timeout)).unwrap_or(now + LONGEST),
         next_bookmark: now + BOOKMARK,
         ready: VecDeque::new(),
         ended: false,
@@ -105,7 +105,9 @@ impl Watch {
             }
             self.signal.mark_unchanged();
             self.catch_up();
-            if !self.ready.is_empty() {
+            // Also with changes at hand: a watch of a busy resource ends in time, too.
+            self.tick();
+            if self.ended || !self.ready.is_empty() {
                 continue;
             }
             let wake = self.next_bookmark.min(self.end);
@@ -113,7 +115,7 @@ impl Watch {
                 biased;
                 // The sender lives in the store, which this watch keeps alive.
                 _ = self.signal.changed() => {}
-                () = tokio::time::sleep_until(wake) => self.tick(),
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
     }
@@ -130,7 +132,7 @@ impl Watch {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if now >= self.end {
+        if self.ended || now >= self.end {
             self.ended = true;
         } else if now >= self.next_bookmark {
             self.next_bookmark = now + BOOKMARK;

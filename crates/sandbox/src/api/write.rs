@@ -48,9 +48,6 @@ pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<
     }
     let name = name_for(world, resource, call.namespace, &value)?;
     ready_for_new(world, call, &name)?;
-    if world.store.get(&resource.collection, call.namespace, &name).is_some() {
-        return Err(Failure::already_exists(&resource.group, &resource.plural, &name));
-    }
     let identity = world.store.next_identity();
     let metadata = &mut value["metadata"];
     metadata["name"] = name.as_str().into();
@@ -73,6 +70,9 @@ pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<
         (row.birth)(&mut value, identity);
     }
     validate(resource, &value, None, &name)?;
+    if world.store.get(&resource.collection, call.namespace, &name).is_some() {
+        return Err(Failure::already_exists(&resource.group, &resource.plural, &name));
+    }
     let made = Definition::of(resource, &mut value, call, &mut warnings)?;
     if call.query.dry_run {
         return Ok(Written { object: Arc::new(Object::new(value, world.store.revision())), warnings });
@@ -94,6 +94,8 @@ pub(crate) fn update(
     check_name(&body, name)?;
     let mut warnings = Vec::new();
     let value = admit(call, body, &mut warnings)?;
+    check_version(call.resource, &old, &value)?;
+    check_uid(call.resource, &old, &value)?;
     replace(world, call, &old, value, part, warnings)
 }
 
@@ -111,6 +113,13 @@ pub(crate) fn patch(
     check_namespace(&patched, call.namespace)?;
     let mut warnings = Vec::new();
     let value = admit(call, patched, &mut warnings)?;
+    check_version(call.resource, &old, &value)?;
+    let uid = &value["metadata"]["uid"];
+    // On a real server, too, a patch of a custom resource's status does not look at the identity.
+    let looked_at = part == Part::Whole || matches!(call.resource.form, Form::Builtin(_));
+    if looked_at && *uid != *old.uid() {
+        return Err(call.resource.invalid(name, &[Cause::invalid("metadata.uid", uid, "field is immutable")]));
+    }
     replace(world, call, &old, value, part, warnings)
 }
 
@@ -124,8 +133,10 @@ pub(crate) fn rescale(
     let old = existing(world, call, name)?;
     let paths = call.resource.scale.as_ref().ok_or_else(Failure::no_such_path)?;
     let shown = call.resource.shown(&old);
-    let wanted = change(scale::of(paths, &shown)?)?;
+    let wanted = change(scale::of(paths, &shown))?;
     let value = scale::applied(call.resource, paths, &shown, &wanted)?;
+    check_version(call.resource, &old, &value)?;
+    check_uid(call.resource, &old, &value)?;
     replace(world, call, &old, value, Part::Whole, Vec::new())
 }
 
@@ -144,7 +155,6 @@ fn replace(
     mut warnings: Vec<String>,
 ) -> Result<Written, Failure> {
     let resource = call.resource;
-    check_version(resource, old, &value)?;
     let mut next = match part {
         Part::Whole => {
             let mut next = value;
@@ -182,7 +192,7 @@ fn replace(
     Ok(Written { object, warnings })
 }
 
-/// Whoever names a version or an identity must mean the present object.
+/// Whoever names a version must mean the present one.
 fn check_version(resource: &Resource, old: &Object, value: &Value) -> Result<(), Failure> {
     let metadata = &value["metadata"];
     match metadata["resourceVersion"].as_str().unwrap_or_default() {
@@ -194,7 +204,12 @@ fn check_version(resource: &Resource, old: &Object, value: &Value) -> Result<(),
         given if given != old.revision.to_string() => return Err(resource.stale(&old.name)),
         _ => {}
     }
-    match metadata["uid"].as_str().unwrap_or_default() {
+    Ok(())
+}
+
+/// Whoever names an identity must mean the present object.
+fn check_uid(resource: &Resource, old: &Object, value: &Value) -> Result<(), Failure> {
+    match value["metadata"]["uid"].as_str().unwrap_or_default() {
         "" => Ok(()),
         given if given == old.uid() => Ok(()),
         given => {
@@ -418,6 +433,7 @@ fn ready_for_new(world: &World, call: &Call<'_>, name: &str) -> Result<(), Failu
 fn validate(resource: &Resource, value: &Value, old: Option<&Value>, name: &str) -> Result<(), Failure> {
     let mut causes = Vec::new();
     validation::metadata(resource.naming(), value, old, &mut causes);
+    validation::finalizers(value, matches!(resource.form, Form::Custom(_)), &mut causes);
     match &resource.form {
         Form::Builtin(row) => (row.validate)(value, old, &mut causes),
         Form::Custom(form) => form.schema.check(value, "", &mut causes),

@@ -17,20 +17,14 @@ pub(crate) struct Cache<K> {
     owned: BTreeMap<String, BTreeSet<Key>>,
     /// Uids of objects this controller saw the end of before the watch did.
     gone: BTreeSet<String>,
-    /// The objects of a listing still under way.
-    listing: BTreeSet<Key>,
+    /// The objects so far of a listing under way.
+    listing: Option<BTreeSet<Key>>,
     synced: bool,
 }
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        Self {
-            objects: BTreeMap::new(),
-            owned: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            listing: BTreeSet::new(),
-            synced: false,
-        }
+        Self { objects: BTreeMap::new(), owned: BTreeMap::new(), gone: BTreeSet::new(), listing: None, synced: false }
     }
 }
 
@@ -43,7 +37,7 @@ impl<K: Resource> Cache<K> {
     /// Enters a watch event and returns the objects it touched, in order.
     pub(crate) fn apply(&mut self, event: Event<K>) -> Vec<Arc<K>> {
         match event {
-            Event::Apply(object) => self.enter(object).into_iter().collect(),
+            Event::Apply(object) => self.enter(object),
             Event::Delete(object) => {
                 let object = Arc::new(object);
                 self.drop_object(&object);
@@ -51,17 +45,17 @@ impl<K: Resource> Cache<K> {
                 vec![object]
             }
             Event::Init => {
-                self.listing.clear();
+                self.listing = Some(BTreeSet::new());
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.listing.insert(Key::of(&object));
-                self.enter(object).into_iter().collect()
+                self.listing.get_or_insert_default().insert(Key::of(&object));
+                self.enter(object)
             }
             Event::InitDone => {
                 self.synced = true;
                 self.gone.clear();
-                let listing = std::mem::take(&mut self.listing);
+                let listing = self.listing.take().unwrap_or_default();
                 let lost: Vec<_> =
                     self.objects.iter().filter(|(key, _)| !listing.contains(key)).map(|(_, o)| o.clone()).collect();
                 for object in &lost {
@@ -74,8 +68,8 @@ impl<K: Resource> Cache<K> {
 
     /// Enters what the API server answered to an own write.
     pub(crate) fn written(&mut self, object: K) {
-        if !self.listing.is_empty() {
-            self.listing.insert(Key::of(&object));
+        if let Some(listing) = &mut self.listing {
+            listing.insert(Key::of(&object));
         }
         self.enter(object);
     }
@@ -95,21 +89,27 @@ impl<K: Resource> Cache<K> {
         self.owned.get(uid).into_iter().flatten().filter_map(|key| self.objects.get(key))
     }
 
-    fn enter(&mut self, object: K) -> Option<Arc<K>> {
+    /// Gives the objects this touched: one of the same name, whose end a gap in the watch has hidden, goes.
+    fn enter(&mut self, object: K) -> Vec<Arc<K>> {
         let key = Key::of(&object);
         let older = self.objects.get(&key).is_some_and(|known| version(&**known) > version(&object));
         if older || self.gone.contains(uid(&object)) {
-            return None;
+            return Vec::new();
         }
+        let mut touched = Vec::new();
         if let Some(known) = self.objects.remove(&key) {
             self.unlink(&key, &known);
+            if uid(&*known) != uid(&object) {
+                touched.push(known);
+            }
         }
         let object = Arc::new(object);
         for owner in object.owner_references() {
             self.owned.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
         self.objects.insert(key, object.clone());
-        Some(object)
+        touched.push(object);
+        touched
     }
 
     fn drop_object(&mut self, object: &K) {
@@ -199,5 +199,24 @@ mod tests {
         let lost = cache.apply(Event::InitDone);
         assert_eq!(lost.len(), 1);
         assert_eq!(names(&cache, "x"), ["b"]);
+    }
+
+    #[test]
+    fn an_own_write_during_a_new_listing_is_not_dropped() {
+        let mut cache = Cache::default();
+        cache.apply(Event::Init);
+        cache.written(pod("a", "1", 9, "x"));
+        cache.apply(Event::InitApply(pod("b", "2", 2, "x")));
+        assert!(cache.apply(Event::InitDone).is_empty());
+        assert_eq!(names(&cache, "x"), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_object_whose_name_another_one_has_taken_is_told_to_be_gone() {
+        let mut cache = Cache::default();
+        cache.apply(Event::Apply(pod("a", "1", 1, "x")));
+        let touched = cache.apply(Event::InitApply(pod("a", "2", 5, "y")));
+        assert_eq!(touched.iter().map(|pod| uid(&**pod)).collect::<Vec<_>>(), ["1", "2"]);
+        assert!(names(&cache, "x").is_empty());
     }
 }

@@ -54,9 +54,12 @@ impl Kubelet {
     fn saw(&mut self, event: Event<Pod>) {
         for pod in self.pods.apply(event) {
             let key = Key::of(&*pod);
-            if self.pods.get(&key).is_none() {
+            let known = self.pods.get(&key);
+            if known.is_none_or(|known| cache::uid(&**known) != cache::uid(&*pod)) {
                 self.due.remove(cache::uid(&*pod));
-                self.queue.remove(&key);
+                if known.is_none() {
+                    self.queue.remove(&key);
+                }
             } else if pod.metadata.deletion_timestamp.is_some() {
                 self.queue.push(key);
             } else if is_pending(&pod) {
@@ -84,7 +87,7 @@ impl Kubelet {
         };
         match done {
             Ok(()) => self.queue.succeeded(&key),
-            Err(error) if error.is_not_found() => self.queue.remove(&key),
+            Err(error) if error.is_not_found() || error.is_other_object() => self.queue.remove(&key),
             Err(error) => {
                 tracing::debug!(namespace = key.namespace, name = key.name, %error, "a pod has to wait");
                 self.queue.failed(key);

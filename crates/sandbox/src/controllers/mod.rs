@@ -81,6 +81,12 @@ impl Error {
         self.status().is_some_and(kube::core::Status::is_conflict)
     }
 
+    /// Whether a patch meant an earlier object of the same name.
+    pub(crate) fn is_other_object(&self) -> bool {
+        let causes = self.status().and_then(|status| status.details.as_ref()).map(|details| details.causes.as_slice());
+        causes.unwrap_or_default().iter().any(|cause| cause.field == "metadata.uid")
+    }
+
     pub(crate) fn is_already_exists(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_already_exists)
     }

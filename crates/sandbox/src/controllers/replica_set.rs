@@ -18,6 +18,9 @@ use tokio::time::Instant;
 
 use super::{Cache, Error, Key, Note, Queue, Recorder, ask, cache, controller_of, watch};
 
+/// Most pods that one look at a ReplicaSet makes, as in kube-controller-manager: the pods made bring it back here, and
+/// other ReplicaSets have their turn in between.
+const BURST: usize = 500;
 const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Runs for ever; dropping the future stops the controller.
@@ -102,7 +105,7 @@ impl Controller {
     async fn adjust(&mut self, set: &ReplicaSet) -> Result<(), Error> {
         let active = self.active(set);
         let wanted = usize::try_from(wanted(set)).unwrap_or_default();
-        for _ in active.len()..wanted {
+        for _ in 0..wanted.saturating_sub(active.len()).min(BURST) {
             self.create(set).await?;
         }
         if active.len() > wanted {

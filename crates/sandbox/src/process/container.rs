@@ -118,11 +118,8 @@ impl Runner<'_> {
                     FIRST_PAUSE
                 }
             };
-            tokio::select! {
-                biased;
-                _ = self.stop.changed() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
+            // The order to stop may have been read already, by the run that has just ended.
+            let _ = tokio::time::timeout(wait, self.stop.wait_for(Option::is_some)).await;
         }
         None
     }

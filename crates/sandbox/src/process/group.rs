@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,6 +16,17 @@ use super::protocol::{Launch, Order, Report};
 
 /// A shim reads its orders at once; one that does not within this time is not well.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where pipes cannot be made close-on-exec in one step (macOS), a shim spawned meanwhile by another thread would inherit
+/// the pipe of this one and hold it open.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+fn open(log: &Path) -> io::Result<File> {
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    File::options().create(true).append(true).open(log)
+}
 
 /// A running shim. Dropping it closes the pipe, upon which the shim ends its group.
 pub(super) struct Group {
@@ -28,17 +40,14 @@ pub(super) struct Group {
 impl Group {
     /// Starts a shim and gives it its container, whose output is appended to `log`.
     pub(super) async fn start(settings: &Settings, launch: Launch, log: &Path) -> io::Result<Self> {
-        if let Some(folder) = log.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let log = File::options().create(true).append(true).open(log)?;
-        let mut shim = Command::new(&settings.exe)
-            .args(&settings.shim_arguments)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()?;
+        let log = open(log).map_err(|error| io::Error::new(error.kind(), format!("log {}: {error}", log.display())))?;
+        let mut command = Command::new(&settings.exe);
+        command.args(&settings.shim_arguments).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut shim = {
+            let _alone = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+            command.spawn()?
+        };
         let id = shim.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let orders = shim.stdin.take().ok_or_else(broken)?;

@@ -26,7 +26,7 @@ use kube::Client;
 use kube::runtime::watcher::Event;
 use tidemark_clock::Clock;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use shim::shim_main;
@@ -123,6 +123,7 @@ struct Running {
     /// Set once: the time that the pod has to end.
     stop: watch::Sender<Option<Duration>>,
     address: Ipv4Addr,
+    task: AbortHandle,
 }
 
 struct Kubelet {
@@ -165,21 +166,24 @@ impl Kubelet {
         let (stop, stopped) = watch::channel(ending.then_some(Duration::ZERO));
         let node = self.node.clone();
         let name = uid.clone();
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             pod::run(&node, pod, address, stopped).await;
             name
         });
-        self.running.insert(uid, Running { stop, address });
+        self.running.insert(uid, Running { stop, address, task });
     }
 
     fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
-        match ended {
-            Ok(uid) => {
-                if let Some(running) = self.running.remove(&uid) {
-                    self.addresses.give_back(running.address);
-                }
+        let uid = match ended {
+            Ok(uid) => Some(uid),
+            Err(error) => {
+                tracing::error!(%error, "the task of a pod has broken down; its processes have been ended");
+                let broken = self.running.iter().find(|(_, running)| running.task.id() == error.id());
+                broken.map(|(uid, _)| uid.clone())
             }
-            Err(error) => tracing::error!(%error, "the task of a pod has broken down; its processes have been ended"),
+        };
+        if let Some(running) = uid.and_then(|uid| self.running.remove(&uid)) {
+            self.addresses.give_back(running.address);
         }
     }
 

@@ -19,6 +19,8 @@ use crate::controllers::{Note, Recorder, ask, remove};
 
 /// A status that could not be written is written again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is tried to let a pod go. Not for ever: `up` waits for it when it stops.
+const REMOVALS: usize = 3;
 
 /// Runs the pod until it is done for good or stopped, and in the latter case lets it go.
 pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watch::Receiver<Option<Duration>>) {
@@ -34,8 +36,10 @@ pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watc
     }
     // A pod that is done stays until it is deleted.
     while stop.borrow_and_update().is_none() && stop.changed().await.is_ok() {}
-    if let Err(error) = remove(&node.client, &pod).await {
+    for _ in 0..REMOVALS {
+        let Err(error) = remove(&node.client, &pod).await else { break };
         tracing::warn!(namespace = pod.namespace(), name = pod.name_any(), %error, "a pod could not be let go");
+        tokio::time::sleep(WRITE_AGAIN).await;
     }
 }
 
@@ -214,7 +218,7 @@ impl<'a> Reporter<'a> {
                 self.written = Some(status);
                 true
             }
-            Err(error) if error.is_not_found() || error.is_conflict() => true,
+            Err(error) if error.is_not_found() || error.is_other_object() => true,
             Err(error) => {
                 let (namespace, name) = (self.pod.namespace(), self.pod.name_any());
                 tracing::warn!(namespace, name, %error, "the status of a pod could not be written");

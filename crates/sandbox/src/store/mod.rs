@@ -69,7 +69,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// An empty store that remembers the last `history` changes of each resource.
+    /// An empty store that remembers the last `history` changes of each resource, or as many as it has objects.
     pub(crate) fn new(history: usize) -> Self {
         Self { shelves: BTreeMap::new(), revision: 0, identities: 0, history: history.max(1) }
     }
@@ -155,6 +155,8 @@ impl Store {
         let (limit, revision) = (self.history, self.revision);
         let shelf = self.shelf(collection);
         shelf.history.push_back(change);
+        // To read so many changes costs a watcher that fell behind about what a new list would.
+        let limit = limit.max(shelf.objects.len());
         while shelf.history.len() > limit {
             if let Some(forgotten) = shelf.history.pop_front() {
                 shelf.floor = forgotten.object.revision;
@@ -201,12 +203,25 @@ mod tests {
     #[test]
     fn a_cursor_older_than_the_history_has_expired() {
         let mut store = Store::new(2);
-        for name in ["a", "b", "c", "d"] {
+        for name in ["a", "b", "a", "b"] {
             store.put("pods", pod("n", name));
         }
         assert_eq!(store.changes_after("pods", 1).unwrap_err(), Expired { floor: 2 });
         let changes = store.changes_after("pods", 2).unwrap();
-        assert_eq!(changes.iter().map(|change| &*change.object.name).collect::<Vec<_>>(), ["c", "d"]);
+        assert_eq!(changes.iter().map(|change| &*change.object.name).collect::<Vec<_>>(), ["a", "b"]);
         assert!(store.changes_after("secrets", 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_burst_of_new_objects_leaves_no_watcher_behind() {
+        let mut store = Store::new(2);
+        for number in 0..100 {
+            store.put("pods", pod("n", &number.to_string()));
+        }
+        assert_eq!(store.changes_after("pods", 0).unwrap().len(), 100);
+        for number in 0..100 {
+            store.remove("pods", "n", &number.to_string());
+        }
+        assert!(store.changes_after("pods", 198).unwrap().len() == 2 && store.changes_after("pods", 197).is_err());
     }
 }

@@ -144,6 +144,15 @@ async fn id_in(file: &Path) -> u32 {
 }
 
 /// Whether a process runs. One that is dead but that nobody has waited for does not.
+#[cfg(target_os = "linux")]
+fn runs(id: u32) -> bool {
+    // `ID (NAME) STATE ...`; the name may hold anything.
+    let line = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    line.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Whether a process runs. One that is dead but that nobody has waited for does not.
+#[cfg(not(target_os = "linux"))]
 fn runs(id: u32) -> bool {
     let state = Command::new("ps").args(["-o", "stat=", "-p", &id.to_string()]).output().unwrap();
     let state = String::from_utf8(state.stdout).unwrap();
@@ -228,6 +237,17 @@ async fn a_program_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_written_is_named() {
+    let machine = Machine::new("no-log");
+    std::fs::write(machine.file("logs"), "").unwrap();
+    machine.create(shell("exec sleep 1000")).await;
+    let pod = machine.until(|pod| waits_for(pod, "RunContainerError")).await;
+    let message = state(&pod).unwrap().waiting.as_ref().unwrap().message.clone().unwrap();
+    assert!(message.contains("logs/default/pod/main.log"), "{message}");
+    machine.finish().await;
+}
+
+#[tokio::test]
 async fn a_pod_that_cannot_start_and_is_never_restarted_has_failed() {
     let machine = Machine::new("never-started");
     let containers = json!([{ "name": "main", "image": "none", "command": ["no-such-program"] }]);
@@ -281,8 +301,8 @@ async fn deleting_a_pod_lets_its_process_end_by_itself() {
     machine.create(shell("trap 'echo bye; exit 0' TERM; echo $$$$ > id; while :; do sleep 0.05; done")).await;
     machine.until(is_ready).await;
     let id = id_in(&machine.file("id")).await;
-    machine.pods().delete("pod", &DeleteParams::default()).await.unwrap();
-    assert!(machine.pods().get_opt("pod").await.unwrap().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()));
+    let ending = machine.pods().delete("pod", &DeleteParams::default()).await.unwrap().left();
+    assert!(ending.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()));
     machine.until_gone().await;
     assert!(!runs(id));
     assert!(machine.log().ends_with("bye\n"), "{:?}", machine.log());

@@ -183,6 +183,9 @@ fn missing(parameter: &Parameter, input: &TriggerInput) -> String {
     let sources: Vec<_> = parameter.sources.iter().map(|source| source.as_str()).collect();
     let mut message =
         format!("missing required parameter \"{}\" in [{}]", parameter.names.join(","), sources.join(" "));
+    if let Some((key, name)) = input.metadata.keys().find_map(|key| Some((key, nearest(key, parameter.names)?))) {
+        message.push_str(&format!(" (the metadata has {key}, did you mean {name}?)"));
+    }
     for name in parameter.names {
         let variable = input.metadata.get(&format!("{name}{FROM_ENV}"));
         if let Some(variable) = variable.filter(|_| parameter.sources.contains(&Source::Env)) {

@@ -277,3 +277,16 @@ fn the_rest_is_all_of_the_metadata_and_nothing_is_unknown() {
     assert_eq!((parsed.scaler_address.as_str(), parsed.all), ("a:1", given.metadata.clone()));
     assert!(External::notes(&given).is_empty());
 }
+
+#[test]
+fn a_missing_parameter_names_the_key_that_may_be_meant() {
+    #[derive(Debug, Parameters)]
+    struct Queue {
+        #[param(from = "metadata")]
+        queue_name: String,
+    }
+    let errors = Queue::parse(&input(&[("queuename", "x")], &[], &[])).map(|queue| queue.queue_name).unwrap_err();
+    let expected = "missing required parameter \"queueName\" in [triggerMetadata] (the metadata has queuename, did you \
+                    mean queueName?)";
+    assert_eq!(errors.to_string(), expected);
+}

@@ -8,6 +8,8 @@ use tidemark_trigger::{Choice, ErrorKind, HttpProfile, Parameters, ParseError, S
 use url::Url;
 use url::form_urlencoded;
 
+use super::oauth2::Credentials;
+
 /// One way to be let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum Mode {
@@ -31,8 +33,8 @@ pub enum KeyPlace {
 #[derive(Clone, Debug, Parameters)]
 #[parameters(check = AuthModes::check)]
 pub struct AuthModes {
-    /// How requests are let in, separated by commas: `apiKey`, `basic`, `bearer`, `tls`. At most one of `basic`,
-    /// `bearer` and `oauth`.
+    /// How requests are let in, separated by commas. At most one of `basic`, `bearer` and `oauth`. Without effect:
+    /// `custom` and `oauth` with metrics-api, `apiKey` with prometheus.
     #[param(alias = "authMode", from = "metadata auth", exclusive = ["bearer", "basic", "oauth"], optional, plain)]
     auth_modes: Vec<Mode>,
     /// Key of mode `apiKey`.
@@ -59,7 +61,8 @@ pub struct AuthModes {
     /// PEM text of the private key of `cert`.
     #[param(from = "auth")]
     key: Option<Secret>,
-    /// PEM text of certificates to trust besides those of the system. Mode `tls` only.
+    /// PEM text of certificates to trust besides those of the system. With metrics-api in
+    /// mode `tls` only.
     #[param(from = "auth")]
     ca: Option<Secret>,
     /// URL of the token server of mode `oauth`.
@@ -114,7 +117,22 @@ impl AuthModes {
         if !self.has(Mode::Tls) {
             return HttpProfile { unsafe_ssl, ..HttpProfile::default() };
         }
-        HttpProfile { unsafe_ssl, ca: self.ca.clone(), client_cert: self.cert.clone().zip(self.key.clone()) }
+        HttpProfile { unsafe_ssl, ca: self.ca.clone(), client_cert: self.client_cert() }
+    }
+
+    /// Whether any mode is on.
+    pub fn any(&self) -> bool {
+        !self.auth_modes.is_empty()
+    }
+
+    /// PEM text of certificates to trust besides those of the system, whatever the mode.
+    pub fn ca(&self) -> Option<&Secret> {
+        self.ca.as_ref()
+    }
+
+    /// PEM texts of the client's certificate and its key, whatever the mode.
+    pub fn client_cert(&self) -> Option<(Secret, Secret)> {
+        self.cert.clone().zip(self.key.clone())
     }
 
     /// Adds what modes `apiKey`, `basic` and `bearer` send along.
@@ -133,15 +151,59 @@ impl AuthModes {
                 }
             }
         }
-        if let Some(user) = self.username.as_ref().filter(|_| self.has(Mode::Basic)) {
-            let password = self.password.as_ref().map_or("", Secret::expose);
-            let pair = BASE64.encode(format!("{}:{password}", user.expose()));
-            headers.insert(AUTHORIZATION, header("username", &format!("Basic {pair}"))?);
+        if let Some(basic) = self.basic()? {
+            headers.insert(AUTHORIZATION, basic);
         }
-        if let Some(token) = self.bearer_token.as_ref().filter(|_| self.has(Mode::Bearer)) {
-            headers.append(AUTHORIZATION, header("bearerToken", &format!("Bearer {}", token.expose()))?);
+        if let Some(bearer) = self.bearer()? {
+            headers.append(AUTHORIZATION, bearer);
         }
         Ok(())
+    }
+
+    /// The `Authorization` of mode `basic`, if it is on.
+    ///
+    /// # Errors
+    /// Of kind configuration: user and password are too long for a header.
+    pub fn basic(&self) -> Result<Option<HeaderValue>, SourceError> {
+        let Some(user) = self.username.as_ref().filter(|_| self.has(Mode::Basic)) else { return Ok(None) };
+        let password = self.password.as_ref().map_or("", Secret::expose);
+        let pair = BASE64.encode(format!("{}:{password}", user.expose()));
+        header("username", &format!("Basic {pair}")).map(Some)
+    }
+
+    /// The `Authorization` of mode `bearer`, if it is on.
+    ///
+    /// # Errors
+    /// Of kind configuration: the token cannot stand in a header.
+    pub fn bearer(&self) -> Result<Option<HeaderValue>, SourceError> {
+        let Some(token) = self.bearer_token.as_ref().filter(|_| self.has(Mode::Bearer)) else { return Ok(None) };
+        header("bearerToken", &format!("Bearer {}", token.expose())).map(Some)
+    }
+
+    /// The header of mode `custom`, if it is on.
+    ///
+    /// # Errors
+    /// Of kind configuration: name or value cannot stand in a header.
+    pub fn custom(&self) -> Result<Option<(HeaderName, HeaderValue)>, SourceError> {
+        let pair = self.custom_auth_header.as_ref().zip(self.custom_auth_value.as_ref());
+        let Some((name, value)) = pair.filter(|_| self.has(Mode::Custom)) else { return Ok(None) };
+        let name = HeaderName::from_bytes(name.expose().as_bytes())
+            .map_err(|_| configuration("customAuthHeader is not the name of a header"))?;
+        Ok(Some((name, header("customAuthValue", value.expose())?)))
+    }
+
+    /// How a token is asked for in mode `oauth`, if it is on.
+    pub fn oauth(&self) -> Option<Credentials> {
+        let pair = self.oauth_token_uri.as_ref().zip(self.client_id.as_ref());
+        let (token_url, client_id) = pair.filter(|_| self.has(Mode::OAuth))?;
+        let fields = self.endpoint_params.0.iter();
+        Some(Credentials {
+            token_url: token_url.clone(),
+            client_id: client_id.clone(),
+            client_secret: self.client_secret.clone().unwrap_or_default(),
+            scopes: self.scopes.iter().filter(|scope| !scope.is_empty()).cloned().collect(),
+            endpoint_params: fields.map(|(name, value)| (name.clone(), Secret::from(value.as_str()))).collect(),
+        })
     }
 }
 

@@ -5,7 +5,6 @@ mod amqp;
 mod failure;
 mod figures;
 mod management;
-mod oauth2;
 mod tls;
 mod url;
 
@@ -22,6 +21,7 @@ use tidemark_trigger::{
     ShowSecret, SourceError, Trigger, TriggerInput, TriggerType, metric,
 };
 
+use crate::http::{escape, oauth2};
 use address::{Address, Mechanism};
 use figures::{Figures, Mode, Operation};
 use tls::{Material, Tls};
@@ -373,7 +373,7 @@ fn resolve(declared: &Declared, input: &TriggerInput) -> Result<Resolved, ParseE
 fn parse(input: &TriggerInput) -> Result<Arc<dyn Trigger>, ParseErrors> {
     let declared = <Declared as Parameters>::parse(input)?;
     let Resolved { metric_type, mode, target, source, .. } = resolve(&declared, input)?;
-    let body = format!("rabbitmq-{}", url::encode_form(&declared.queue_name));
+    let body = format!("rabbitmq-{}", escape::encode_form(&declared.queue_name));
     let metric = MetricSpec::External {
         name: metric::external_name(input.index, &body),
         metric_type,

@@ -4,5 +4,8 @@ mod catalogue;
 mod conformance;
 mod cron;
 mod deviations;
+mod postgresql;
+mod prometheus;
 mod rabbitmq;
+mod redis;
 mod reference;

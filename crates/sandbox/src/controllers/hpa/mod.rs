@@ -13,8 +13,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::Client;
 use kube::runtime::watcher::Event;
-use kube::{Client, ResourceExt};
 use tidemark_clock::Clock;
 use tidemark_engine::hpa::Memory;
 use tokio::time::Instant;
@@ -119,21 +119,68 @@ impl Controller {
 
     async fn ended(&mut self, outcome: Outcome) {
         self.running.remove(&outcome.key);
-        if let Some(written) = outcome.written {
-            self.hpas.written(written);
-        }
         for note in outcome.notes {
             self.recorder.record(note).await;
         }
         let Some(hpa) = self.hpas.get(&outcome.key) else { return };
-        if hpa.uid().as_deref() == Some(&outcome.uid)
-            && let Some(known) = self.known.get_mut(&outcome.key)
-        {
-            known.memory = outcome.memory;
-            if let Some(pods) = outcome.pods {
-                known.pods = pods;
+        // The HPA may have gone during the pass: what the pass wrote must not bring it back.
+        if cache::uid(&**hpa) == outcome.uid {
+            if let Some(written) = outcome.written {
+                self.hpas.written(written);
+            }
+            if let Some(known) = self.known.get_mut(&outcome.key) {
+                known.memory = outcome.memory;
+                known.pods = outcome.pods.unwrap_or_else(|| std::mem::take(&mut known.pods));
             }
         }
         self.queue.push_at(outcome.key, outcome.started + self.controls.sync_period);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hpa_that_was_deleted_during_a_pass_stays_deleted() {
+        let clock = Clock::starting_at(jiff::Timestamp::UNIX_EPOCH);
+        let sandbox = crate::Sandbox::new(clock, crate::Options::default());
+        let client = sandbox.client();
+        let decisions = crate::Options::default().hpa;
+        let mut controller = Controller {
+            recorder: Recorder::new(client.clone(), clock, "test"),
+            client,
+            clock,
+            controls: Controls { decisions, sync_period: Duration::from_secs(15) },
+            hpas: Cache::default(),
+            queue: Queue::default(),
+            known: BTreeMap::new(),
+            running: BTreeSet::new(),
+        };
+        let hpa: HorizontalPodAutoscaler = serde_json::from_value(json!({
+            "metadata": { "name": "worker", "namespace": "default", "uid": "1", "resourceVersion": "1" },
+            "spec": { "maxReplicas": 3, "scaleTargetRef": { "kind": "Deployment", "name": "worker" } },
+        }))
+        .unwrap();
+        controller.saw(Event::Apply(hpa.clone()));
+        let key = Key::of(&hpa);
+        let pass = controller.begin(key.clone()).unwrap();
+        controller.queue.remove(&key);
+        controller.saw(Event::Delete(hpa.clone()));
+        let outcome = Outcome {
+            key: key.clone(),
+            uid: "1".to_owned(),
+            started: Instant::now(),
+            memory: pass.memory,
+            pods: None,
+            written: Some(hpa),
+            notes: Vec::new(),
+        };
+        controller.ended(outcome).await;
+        assert!(controller.hpas.get(&key).is_none());
+        let next = tokio::time::timeout(Duration::from_secs(60), controller.queue.next()).await;
+        assert!(next.is_err(), "no further pass");
     }
 }

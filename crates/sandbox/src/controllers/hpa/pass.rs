@@ -122,6 +122,7 @@ impl Pass {
             pods: 0,
         };
         status.current_replicas = Some(observed.spec_replicas);
+        status.current_metrics = None;
         let mut readings = Vec::new();
         if hpa::needs_metrics(&spec, observed) {
             let pods = self.pods(&target.scale).await?;
@@ -173,7 +174,7 @@ impl Pass {
             return;
         }
         let from = target.scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
-        status.desired_replicas = decision.desired;
+        let before = std::mem::replace(&mut status.desired_replicas, decision.desired);
         if decision.desired == from {
             return;
         }
@@ -196,7 +197,7 @@ impl Pass {
                 let message = format!("the HPA controller was unable to update the target scale: {}", error.sentence());
                 let verdict = verdict(Status::False, "FailedUpdateScale", message.clone());
                 status::set(status, "AbleToScale", &verdict, now);
-                status.desired_replicas = from;
+                status.desired_replicas = before;
                 outcome.notes.push(self.note(true, "FailedRescale", format!("New size: {to}; error: {message}")));
             }
         }

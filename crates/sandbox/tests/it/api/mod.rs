@@ -1,6 +1,7 @@
 //! The API through the real kube client, under the paused clock.
 
 mod custom;
+mod facts;
 mod objects;
 mod served;
 mod watches;

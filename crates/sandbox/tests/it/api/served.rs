@@ -153,3 +153,13 @@ async fn an_aggregated_api_elsewhere_is_shown_as_not_served() {
     let table = get(&client, "/apis/apiregistration.k8s.io/v1/apiservices", TABLE).await;
     assert_eq!(cells(&table)[0][2], "False (NotImplemented)");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_aggregated_api_that_does_not_answer_does_not_hold_up_discovery() {
+    let sandbox = sandbox(Options::default());
+    let silent = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    sandbox.mount("silent.example.com", "v1", silent);
+    let discovery = Discovery::new(sandbox.client()).run_aggregated();
+    let discovery = tokio::time::timeout(std::time::Duration::from_secs(10), discovery).await.unwrap().unwrap();
+    assert!(discovery.resolve_gvk(&kube::api::GroupVersionKind::gvk("apps", "v1", "Deployment")).is_some());
+}

@@ -6,6 +6,7 @@ use lapin::ErrorKind as Amqp;
 use tidemark_trigger::{ErrorKind, SourceError};
 
 use super::address::Address;
+use crate::connect_failure;
 
 /// AMQP reply codes.
 const CONNECTION_FORCED: u16 = 320;
@@ -16,46 +17,12 @@ const NOT_ALLOWED: u16 = 530;
 
 /// No TCP connection.
 pub(super) fn of_connect(error: &io::Error, address: &Address) -> SourceError {
-    let cause = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::TimedOut => "no answer".to_owned(),
-        _ => error.to_string(),
-    };
-    SourceError::new(ErrorKind::Unreachable, format!("cannot connect to {}: {cause}", address.endpoint()))
+    connect_failure::of_tcp(error, &address.endpoint())
 }
 
 /// No TLS session.
 pub(super) fn of_tls(error: &io::Error, address: &Address) -> SourceError {
-    let endpoint = address.endpoint();
-    match tls_cause(error) {
-        Some(error) => of_tls_cause(error, &endpoint),
-        None => {
-            let message = format!("{endpoint} broke off the TLS handshake: {error}");
-            SourceError::new(ErrorKind::Unreachable, message)
-        }
-    }
-}
-
-fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn of_tls_cause(error: &rustls::Error, endpoint: &str) -> SourceError {
-    match error {
-        // The client's certificate is missing, unknown or not allowed in.
-        rustls::Error::AlertReceived(alert) => {
-            let message = format!("{endpoint} refused the TLS connection: {alert:?}");
-            SourceError::new(ErrorKind::Authentication, message)
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            let message = format!("the certificate of {endpoint} is not accepted: {error}");
-            SourceError::new(ErrorKind::Refused, message)
-        }
-        rustls::Error::InvalidMessage(_) => {
-            SourceError::new(ErrorKind::BadReply, format!("{endpoint} does not speak TLS: {error}"))
-        }
-        _ => SourceError::new(ErrorKind::Refused, format!("no TLS connection to {endpoint}: {error}")),
-    }
+    connect_failure::of_tls(error, &address.endpoint())
 }
 
 /// No AMQP session: the login or the opening of the virtual host failed.
@@ -80,8 +47,8 @@ pub(super) fn of_login(error: &lapin::Error, address: &Address) -> SourceError {
                 code => (ErrorKind::Refused, format!("{endpoint} refused the connection with the AMQP code {code}")),
             }
         }
-        Amqp::IOError(io) => match tls_cause(io) {
-            Some(error) => return of_tls_cause(error, &endpoint),
+        Amqp::IOError(io) => match connect_failure::tls_cause(io) {
+            Some(error) => return connect_failure::of_tls_cause(error, &endpoint),
             // What brokers do that do not tell a client why they refuse it.
             None => {
                 let message = format!(

@@ -11,11 +11,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidemark_trigger::{Choice as _, Door, ErrorKind, HttpProfile, Secret, SourceError};
 
+use crate::http::escape::{encode_path, encode_segment};
+use crate::http::oauth2::{Credentials, Tokens};
+
 use super::address::Options;
 use super::figures::{Figures, Operation};
-use super::oauth2::{Credentials, Tokens};
 use super::tls::Tls;
-use super::url::{HostUrl, UrlError, encode_path, encode_segment};
+use super::url::{HostUrl, UrlError};
 
 /// The most characters of a reply that a message shows.
 const SHOWN: usize = 200;

@@ -1,9 +1,9 @@
 //! Certificates and keys of a trigger, for both protocols.
 
-use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, SecretDocument};
 use tidemark_trigger::{ErrorKind, HttpProfile, Secret, SourceError};
 
 use super::address::Options;
+use crate::private_key::decrypted;
 
 /// What a trigger says about TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,22 +62,6 @@ async fn read(path: Option<&str>, option: &str) -> Result<Option<Secret>, Source
     }
 }
 
-fn decrypted(key: &Secret, password: Option<&Secret>) -> Result<Secret, SourceError> {
-    let Some(password) = password else { return Ok(key.clone()) };
-    let (label, document) =
-        SecretDocument::from_pem(key.expose().trim()).map_err(|_| configuration("key is no valid PEM text"))?;
-    if label != "ENCRYPTED PRIVATE KEY" {
-        // Not encrypted, or in a form older than PKCS#8, which the TLS library then refuses by name.
-        return Ok(key.clone());
-    }
-    let plain = EncryptedPrivateKeyInfo::try_from(document.as_bytes())
-        .and_then(|encrypted| encrypted.decrypt(password.expose()))
-        .map_err(|_| configuration("key cannot be decrypted with keyPassword"))?;
-    let pem =
-        plain.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|_| configuration("the decrypted key cannot be used"))?;
-    Ok(Secret::from(pem.as_str()))
-}
-
 fn configuration(message: impl Into<String>) -> SourceError {
     SourceError::new(ErrorKind::Configuration, message)
 }
@@ -85,7 +69,7 @@ fn configuration(message: impl Into<String>) -> SourceError {
 #[cfg(test)]
 mod tests {
     use pkcs8::pkcs5::pbes2;
-    use pkcs8::{PrivateKeyInfo, der::Decode as _};
+    use pkcs8::{LineEnding, PrivateKeyInfo, der::Decode as _};
 
     use super::*;
 

@@ -12,14 +12,15 @@ use serde_json::Value;
 use tidemark_trigger::{Door, ErrorKind, HttpProfile, Secret, SourceError};
 use tokio::sync::Mutex;
 
-use super::url::encode_form;
+use super::escape::encode_form;
 
 /// A token is renewed this long before it expires.
 const EARLY: SignedDuration = SignedDuration::from_secs(10);
 
 /// Who asks whom for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Credentials {
+pub struct Credentials {
+    /// URL of the token server.
     pub token_url: Secret,
     pub client_id: Secret,
     pub client_secret: Secret,
@@ -48,7 +49,7 @@ struct State {
 }
 
 /// Gets tokens and keeps the present one.
-pub(super) struct Tokens {
+pub struct Tokens {
     credentials: Credentials,
     profile: HttpProfile,
     state: Mutex<State>,
@@ -60,7 +61,10 @@ impl Tokens {
         Self { credentials, profile, state: Mutex::default() }
     }
 
-    /// The value of an `Authorization` header with a valid token.
+    /// The value of an `Authorization` header with a valid token, asked for when there is none.
+    ///
+    /// # Errors
+    /// The token server refused, could not be reached or sent something else; no message shows a credential.
     pub async fn authorization(&self, door: &Door) -> Result<HeaderValue, SourceError> {
         let mut state = self.state.lock().await;
         let fresh = |token: &Token| token.expires.is_none_or(|expires| expires > door.clock().now() + EARLY);
@@ -186,13 +190,18 @@ mod tests {
 
     use super::*;
 
+    /// One that moves with tokio's paused clock.
+    fn clock() -> Clock {
+        Clock::starting_at("2026-01-02T03:04:05Z".parse().unwrap())
+    }
+
     type Seen = Arc<std::sync::Mutex<Vec<(Option<String>, String)>>>;
 
     /// A token server that wants the credentials in the form when `form_only`.
     fn server(form_only: bool, content_type: &'static str, body: &'static str) -> (Door, Seen) {
         let seen = Seen::default();
         let log = Arc::clone(&seen);
-        let door = Door::in_process(Clock::system(), move |request| {
+        let door = Door::in_process(clock(), move |request| {
             let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
             let basic = header.is_some();
             log.lock().unwrap().push((header, String::from_utf8(request.body().to_vec()).unwrap()));
@@ -249,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_an_authentication_error_that_shows_no_secret() {
-        let door = Door::in_process(Clock::system(), |_| {
+        let door = Door::in_process(clock(), |_| {
             async { Ok(Response::builder().status(401).body(Bytes::from("no s&cret")).unwrap()) }.boxed()
         });
         let error = tokens(&[], &[]).authorization(&door).await.unwrap_err();

@@ -1,0 +1,188 @@
+//! Custom resources.
+
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::wait::{await_condition, conditions};
+use tidemark_api::ScaledObject;
+
+use super::super::custom::{
+    Change, CustomResourceDefinition, DEFINITIONS, gadget, gadget_schema, gadgets, scaled_object,
+};
+use super::*;
+
+/// Creates a definition, unless it is there, and waits until it is served.
+async fn define(client: &Client, definition: &CustomResourceDefinition) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    match api.create(&PostParams::default(), definition).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        other => drop(other.unwrap()),
+    }
+    let name = definition.metadata.name.as_deref().unwrap();
+    let established = await_condition(api, name, conditions::is_crd_established());
+    tokio::time::timeout(std::time::Duration::from_secs(60), established).await.unwrap().unwrap();
+}
+
+async fn define_ours(client: &Client) {
+    for definition in tidemark_api::crds() {
+        define(client, &definition).await;
+    }
+}
+
+pub async fn what_the_schema_forbids_is_refused_with_its_place(client: Client) {
+    define_ours(&client).await;
+    let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
+    let cases: Vec<(Change, &str)> = vec![
+        (Box::new(|object| object["spec"]["triggers"] = json!([])), "spec.triggers"),
+        (Box::new(|object| object["spec"]["scaleTargetRef"] = json!({})), "spec.scaleTargetRef.name"),
+        (Box::new(|object| object["spec"]["scaleTargetRef"]["name"] = json!("")), "spec.scaleTargetRef.name"),
+        (Box::new(|object| object["spec"]["pollingInterval"] = json!(0)), "spec.pollingInterval"),
+        (Box::new(|object| object["spec"]["pollingInterval"] = json!("5")), "spec.pollingInterval"),
+        (
+            Box::new(|object| object["spec"]["triggers"][0]["metadata"]["value"] = json!(5)),
+            "spec.triggers[0].metadata.value",
+        ),
+        (Box::new(|object| object["spec"]["minReplicaCount"] = json!(101)), "spec"),
+    ];
+    for (change, field) in cases {
+        let status = refused(send(&client, "POST", &objects, scaled_object(change)).await);
+        assert_eq!(status.code, 422, "{}", status.message);
+        assert_eq!(status.details.as_ref().unwrap().causes[0].field, field, "{}", status.message);
+        assert!(status.message.starts_with("ScaledObject.keda.sh \"web\" is invalid: "), "{}", status.message);
+    }
+}
+
+pub async fn unknown_fields_are_pruned_and_the_status_is_apart(client: Client) {
+    define_ours(&client).await;
+    let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
+    let sent = scaled_object(|object| {
+        object["spec"]["advance"] = json!({"x": 1});
+        object["metadata"]["finalizers"] = json!(["finalizer.keda.sh"]);
+        object["status"] = json!({"hpaName": "mine"});
+    });
+    let made = send(&client, "POST", &objects, sent).await.unwrap();
+    assert_eq!(made["metadata"]["finalizers"], json!(["finalizer.keda.sh"]), "it needs no domain");
+    assert!(made["spec"].get("advance").is_none() && made.get("status").is_none(), "{made}");
+    let api: Api<ScaledObject> = Api::default_namespaced(client.clone());
+    let status = Patch::Merge(json!({"status": {"hpaName": "keda-hpa-web"}, "spec": {"pollingInterval": 9}}));
+    let after = api.patch_status("web", &PatchParams::default(), &status).await.unwrap();
+    assert_eq!(after.status.unwrap().hpa_name.as_deref(), Some("keda-hpa-web"));
+    assert_eq!((after.spec.polling_interval, after.metadata.generation), (None, Some(1)));
+    let spec = Patch::Merge(json!({"status": {"hpaName": "other"}, "spec": {"pollingInterval": 9}}));
+    let after = api.patch("web", &PatchParams::default(), &spec).await.unwrap();
+    assert_eq!(after.status.unwrap().hpa_name.as_deref(), Some("keda-hpa-web"));
+    assert_eq!((after.spec.polling_interval, after.metadata.generation), (Some(9), Some(2)));
+}
+
+pub async fn an_update_of_a_custom_resource_needs_a_version(client: Client) {
+    define_ours(&client).await;
+    let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
+    send(&client, "POST", &objects, scaled_object(|_| ())).await.unwrap();
+    let blind = refused(send(&client, "PUT", &format!("{objects}/web"), scaled_object(|_| ())).await);
+    assert_eq!(blind.code, 422);
+    assert!(blind.message.contains("must be specified for an update"), "{}", blind.message);
+    let strategic = Patch::Strategic(json!({"spec": {}}));
+    let api: Api<ScaledObject> = Api::default_namespaced(client);
+    assert_eq!(refused(api.patch("web", &PatchParams::default(), &strategic).await).code, 415);
+}
+
+pub async fn a_custom_scale_follows_the_paths_of_its_definition(client: Client) {
+    define(&client, &read(gadgets(gadget_schema()))).await;
+    let path = path(&client, "apis/example.com/v1", "gadgets");
+    send(&client, "POST", &path, gadget(json!({}))).await.unwrap();
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Gadget"));
+    let api: Api<DynamicObject> = Api::default_namespaced_with(client, &kind);
+    let status = json!({"metadata": {"uid": "not looked at"}, "status": {"size": 1, "selector": "app=g"}});
+    let status = Patch::Merge(status);
+    api.patch_status("g", &PatchParams::default(), &status).await.unwrap();
+    assert_eq!(refused(api.get_scale("g").await).code, 500, "there are no replicas to show");
+    let first = Patch::Merge(json!({"spec": {"replicas": 2}}));
+    api.patch_scale("g", &PatchParams::default(), &first).await.unwrap();
+    let scale = api.get_scale("g").await.unwrap();
+    assert_eq!(scale.spec.unwrap().replicas, Some(2));
+    assert_eq!(scale.status.unwrap().selector.as_deref(), Some("app=g"));
+    let up = Patch::Merge(json!({"spec": {"replicas": 7}}));
+    api.patch_scale("g", &PatchParams::default(), &up).await.unwrap();
+    let after = api.get("g").await.unwrap();
+    assert_eq!((&after.data["spec"]["size"], after.metadata.generation), (&json!(7), Some(3)));
+}
+
+pub async fn a_null_stands_for_an_absent_field(client: Client) {
+    define_ours(&client).await;
+    let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
+    let sent = scaled_object(|object| {
+        object["spec"]["pollingInterval"] = json!(null);
+        object["spec"]["fallback"] = json!(null);
+        object["spec"]["advanced"] = json!({"restoreToOriginalReplicaCount": null});
+    });
+    let made = send(&client, "POST", &objects, sent).await.unwrap();
+    assert!(made["spec"].get("pollingInterval").is_none() && made["spec"].get("fallback").is_none(), "{made}");
+    assert_eq!(made["spec"]["advanced"], json!({}));
+    let nameless = scaled_object(|object| object["spec"]["scaleTargetRef"]["name"] = json!(null));
+    let status = refused(send(&client, "POST", &objects, nameless).await);
+    assert_eq!(status.details.unwrap().causes[0].reason, "FieldValueRequired", "{}", status.message);
+}
+
+pub async fn a_definition_that_would_not_be_obeyed_is_refused(client: Client) {
+    let bad = |change: &dyn Fn(&mut Value)| {
+        let mut definition = gadgets(gadget_schema());
+        definition["metadata"]["name"] = json!("widgets.example.com");
+        definition["spec"]["names"] = json!({"plural": "widgets", "kind": "Widget"});
+        change(&mut definition);
+        definition
+    };
+    let field = |schema: Value| {
+        bad(&move |definition| {
+            let version = &mut definition["spec"]["versions"][0];
+            version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["x"] = schema.clone();
+        })
+    };
+    for definition in [
+        field(json!({"type": "string", "$ref": "#/x"})),
+        field(json!({"type": "array", "uniqueItems": true, "items": {"type": "string"}})),
+        field(json!({"type": "object", "patternProperties": {"a": {"type": "string"}}})),
+        field(json!({"properties": {"a": {"type": "string"}}})),
+        field(json!({"type": "array"})),
+        field(json!({"type": "string", "pattern": "("})),
+        field(json!({"type": "string", "default": 5})),
+        field(json!({"type": "text"})),
+        bad(&|definition| definition["spec"]["group"] = json!("apps")),
+        bad(&|definition| {
+            definition["metadata"]["name"] = json!("leases.coordination.k8s.io");
+            definition["spec"]["group"] = json!("coordination.k8s.io");
+            definition["spec"]["names"] = json!({"plural": "leases", "kind": "Lease"});
+        }),
+        bad(&|definition| {
+            definition["spec"]["versions"][0]["subresources"]["scale"]["specReplicasPath"] = json!("spec.size");
+        }),
+    ] {
+        let status = refused(send(&client, "POST", DEFINITIONS, definition.clone()).await);
+        assert_eq!(status.code, 422, "{definition}");
+    }
+}
+
+pub async fn the_most_stable_version_is_preferred(client: Client) {
+    let mut definition = gadgets(gadget_schema());
+    definition["metadata"]["name"] = json!("tools.many.example.com");
+    definition["spec"]["group"] = json!("many.example.com");
+    definition["spec"]["names"] = json!({"plural": "tools", "kind": "Tool"});
+    let first = definition["spec"]["versions"][0].clone();
+    for name in ["v1beta1", "v2", "v1alpha1"] {
+        let mut version = first.clone();
+        version["name"] = json!(name);
+        version["storage"] = json!(false);
+        definition["spec"]["versions"].as_array_mut().unwrap().push(version);
+    }
+    define(&client, &read(definition)).await;
+    // A real server learns of a new group a moment later.
+    let group = async {
+        loop {
+            let groups = client.list_api_groups().await.unwrap().groups;
+            match groups.into_iter().find(|group| group.name == "many.example.com") {
+                Some(group) => return group,
+                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let group = tokio::time::timeout(std::time::Duration::from_secs(60), group).await.unwrap();
+    let versions: Vec<_> = group.versions.iter().map(|version| version.version.as_str()).collect();
+    assert_eq!(versions, ["v2", "v1", "v1beta1", "v1alpha1"]);
+}

@@ -1,0 +1,3 @@
+//! Trigger types that ask a database.
+
+pub mod postgresql;

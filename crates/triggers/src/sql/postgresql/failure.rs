@@ -1,0 +1,226 @@
+//! What can go wrong with a session, in the user's terms.
+
+use std::io;
+use std::time::Duration;
+
+use tidemark_trigger::{ErrorKind, SourceError};
+
+use super::scram::Mistrust;
+use super::settings::{Host, Settings};
+use super::wire::{Garbage, ServerError};
+
+/// The most characters of a server's message that are shown.
+const MAX_SHOWN: usize = 200;
+
+/// What went wrong.
+pub(super) enum Fault {
+    /// No connection.
+    Connect(io::Error),
+    /// The connection was lost.
+    Lost(io::Error),
+    /// The server speaks no TLS.
+    NoTls,
+    /// No TLS session.
+    Tls(io::Error),
+    /// The server said no.
+    Server(ServerError),
+    /// It does not speak the protocol.
+    Garbage,
+    /// A row too large to be read.
+    TooLarge,
+    /// The query copies data from or to the client.
+    Copy,
+    /// It wants a way of logging in that there is not.
+    Method,
+    /// The server could not be trusted.
+    Mistrust(&'static str),
+    /// Not the kind of server that `target_session_attrs` asks for.
+    Role,
+    TimedOut(Duration),
+    /// Found before anything was sent.
+    Configuration(SourceError),
+}
+
+impl From<Garbage> for Fault {
+    fn from(Garbage: Garbage) -> Self {
+        Self::Garbage
+    }
+}
+
+impl From<Mistrust> for Fault {
+    fn from(Mistrust(reason): Mistrust) -> Self {
+        Self::Mistrust(reason)
+    }
+}
+
+impl Fault {
+    /// Whether the next of `sslmode`'s ways may still work, as the reference driver judges it.
+    pub fn next_encryption_may_help(&self, with_tls: bool) -> bool {
+        match self {
+            Self::NoTls | Self::Tls(_) => true,
+            Self::Server(error) => match error.code.as_str() {
+                "28P01" | "3D000" | "42501" => false,
+                "28000" => !with_tls,
+                _ => true,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether the next host may still work.
+    pub fn next_host_may_help(&self) -> bool {
+        match self {
+            Self::Server(error) => !matches!(error.code.as_str(), "28P01" | "28000" | "3D000" | "42501"),
+            Self::Configuration(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Connecting failed.
+    pub fn of_login(self, host: &Host, settings: &Settings) -> SourceError {
+        let endpoint = host.endpoint();
+        let (kind, message) = match self {
+            Self::Server(error) => return of_login(&error, &endpoint, &settings.database),
+            Self::Tls(error) => return of_tls(&error, &endpoint),
+            Self::Configuration(error) => return error,
+            Self::Connect(error) => {
+                (ErrorKind::Unreachable, format!("cannot connect to {endpoint}: {}", cause(&error)))
+            }
+            // In TLS 1.3 a server refuses a client's certificate only after the handshake.
+            Self::Lost(error) if tls_cause(&error).is_some() => return of_tls(&error, &endpoint),
+            Self::Lost(error) => {
+                (ErrorKind::Unreachable, format!("{endpoint} broke the connection during the login: {}", cause(&error)))
+            }
+            Self::NoTls => (ErrorKind::Refused, format!("{endpoint} does not offer TLS, which `sslmode` demands")),
+            Self::Garbage | Self::TooLarge | Self::Copy => (ErrorKind::BadReply, not_postgresql(&endpoint)),
+            Self::Method => (
+                ErrorKind::Authentication,
+                format!("{endpoint} wants a login by other means than a password, which is not supported"),
+            ),
+            Self::Mistrust(reason) => {
+                (ErrorKind::Authentication, format!("the login to {endpoint} was broken off: {reason}"))
+            }
+            Self::Role => {
+                (ErrorKind::Refused, format!("{endpoint} is not the kind of server that `target_session_attrs` wants"))
+            }
+            Self::TimedOut(limit) => {
+                (ErrorKind::TimedOut, format!("no PostgreSQL connection to {endpoint} within {limit:?}"))
+            }
+        };
+        SourceError::new(kind, message)
+    }
+
+    /// A query failed.
+    pub fn of_query(self, endpoint: &str, database: &str) -> SourceError {
+        let query = asked(endpoint, database);
+        let (kind, message) = match self {
+            Self::Server(error) => return of_query(&error, &query),
+            Self::Configuration(error) => return error,
+            Self::TimedOut(limit) => (ErrorKind::TimedOut, format!("{query} had no answer within {limit:?}")),
+            Self::TooLarge => (ErrorKind::BadReply, format!("{query} gave a row larger than 1 MiB")),
+            Self::Copy => (ErrorKind::BadReply, format!("{query} is a COPY, which gives no number")),
+            Self::Connect(error) | Self::Lost(error) | Self::Tls(error) => {
+                (ErrorKind::Unreachable, format!("{query} had no answer, the connection was lost: {}", cause(&error)))
+            }
+            Self::NoTls | Self::Garbage | Self::Method | Self::Mistrust(_) | Self::Role => {
+                (ErrorKind::BadReply, format!("{query} had an answer that is none of PostgreSQL's"))
+            }
+        };
+        SourceError::new(kind, message)
+    }
+}
+
+/// How messages name what was asked.
+pub(super) fn asked(endpoint: &str, database: &str) -> String {
+    format!("the query on the database `{database}` of {endpoint}")
+}
+
+fn not_postgresql(endpoint: &str) -> String {
+    format!("{endpoint} does not speak PostgreSQL's protocol")
+}
+
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::TimedOut => "no answer".to_owned(),
+        io::ErrorKind::UnexpectedEof => "closed by the server".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The server refused the session. Its texts name the user, so none is passed on.
+fn of_login(error: &ServerError, endpoint: &str, database: &str) -> SourceError {
+    let code = &error.code;
+    let (kind, message) = match code.as_str() {
+        "28P01" => (ErrorKind::Authentication, format!("{endpoint} refused the login: wrong user or password")),
+        _ if code.starts_with("28") => (
+            ErrorKind::Authentication,
+            format!(
+                "{endpoint} refused the login: the user is unknown or may not log in, or the server's access rules \
+                 (pg_hba.conf) do not admit it to the database `{database}` from here or in this `sslmode`"
+            ),
+        ),
+        "42501" => {
+            (ErrorKind::Authentication, format!("the user may not connect to the database `{database}` of {endpoint}"))
+        }
+        "3D000" => (ErrorKind::MissingResource, format!("{endpoint} has no database `{database}`")),
+        "42704" | "22023" => (
+            ErrorKind::Configuration,
+            format!("{endpoint} does not accept a parameter of the connection string ({code})"),
+        ),
+        _ if code.starts_with("53") => {
+            (ErrorKind::Refused, format!("{endpoint} has no room for a connection ({code})"))
+        }
+        _ if code.starts_with("57P") => {
+            (ErrorKind::Unreachable, format!("{endpoint} is starting up, shutting down or recovering ({code})"))
+        }
+        _ => (ErrorKind::Refused, format!("{endpoint} refused the connection with the SQLSTATE `{code}`")),
+    };
+    SourceError::new(kind, message)
+}
+
+/// The server refused the query. Texts about the query itself are shown; others may quote data.
+fn of_query(error: &ServerError, query: &str) -> SourceError {
+    let code = &error.code;
+    let shown = shown(&error.message);
+    let (kind, message) = match code.as_str() {
+        "42P01" | "42703" | "42883" | "42704" | "42P02" | "3F000" | "3D000" => {
+            (ErrorKind::MissingResource, format!("{query} names what is not there: {shown}"))
+        }
+        "42501" => (ErrorKind::Authentication, format!("the user may not run {query}: {shown}")),
+        "08P01" => (ErrorKind::Configuration, format!("{query} was not understood; does it have parameters ($1)?")),
+        "57014" => (ErrorKind::TimedOut, format!("the server cancelled {query}, as after its statement_timeout")),
+        _ if code.starts_with("42") => (ErrorKind::Configuration, format!("{query} is wrong: {shown}")),
+        _ if code.starts_with("57P") => {
+            (ErrorKind::Unreachable, format!("{query} had no answer: the server ended the session ({code})"))
+        }
+        _ => (ErrorKind::Refused, format!("{query} failed with the SQLSTATE `{code}`")),
+    };
+    SourceError::new(kind, message)
+}
+
+fn shown(message: &str) -> String {
+    message.chars().filter(|character| !character.is_control()).take(MAX_SHOWN).collect()
+}
+
+fn of_tls(error: &io::Error, endpoint: &str) -> SourceError {
+    let Some(cause) = tls_cause(error) else {
+        let message = format!("{endpoint} broke off the TLS handshake: {}", self::cause(error));
+        return SourceError::new(ErrorKind::Unreachable, message);
+    };
+    let (kind, message) = match cause {
+        rustls::Error::AlertReceived(alert) => {
+            (ErrorKind::Authentication, format!("{endpoint} refused the TLS connection: {alert:?}"))
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            (ErrorKind::Refused, format!("the certificate of {endpoint} is not accepted: {cause}"))
+        }
+        rustls::Error::InvalidMessage(_) => (ErrorKind::BadReply, format!("{endpoint} does not speak TLS: {cause}")),
+        _ => (ErrorKind::Refused, format!("no TLS connection to {endpoint}: {cause}")),
+    };
+    SourceError::new(kind, message)
+}
