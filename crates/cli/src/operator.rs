@@ -1,6 +1,5 @@
 //! `tidemark operator`: the operator in a cluster.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -42,10 +41,10 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             aggregation::prepare(&args, listener, client, handle, clock, shutdown.clone()).await
         };
         let Some(service) = parts.do_while_they_run(&mut signals, prepared).await? else { return Ok(()) };
-        parts.start("the external metrics API", async { Ok::<_, Infallible>(service.await) });
+        parts.start("the external metrics API", service);
         tracing::info!(%address, "serving external.metrics.k8s.io/v1beta1");
     }
-    parts.start("the operator", operator.run(shutdown.clone()));
+    parts.start_fallible("the operator", operator.run(shutdown.clone()));
     let nothing_else = std::future::pending::<anyhow::Result<()>>();
     let outcome = parts.do_while_they_run(&mut signals, nothing_else).await;
     tracing::info!("stopping");

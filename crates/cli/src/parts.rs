@@ -10,8 +10,16 @@ use crate::signals::Signals;
 pub struct Parts(JoinSet<(&'static str, Result<(), String>)>);
 
 impl Parts {
-    /// Starts a part.
-    pub fn start<E: std::fmt::Display>(
+    /// Starts a part that cannot fail.
+    pub fn start(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            part.await;
+            (name, Ok(()))
+        });
+    }
+
+    /// Starts a part that may fail.
+    pub fn start_fallible<E: std::fmt::Display>(
         &mut self,
         name: &'static str,
         part: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -69,7 +77,6 @@ fn outcome(ended: Result<(&'static str, Result<(), String>), JoinError>) -> anyh
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::future::pending;
 
     use super::*;
@@ -83,12 +90,12 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_ends_by_itself_ends_the_work_and_says_why() {
         let mut parts = Parts::default();
-        parts.start("the watcher", pending::<Result<(), Infallible>>());
-        parts.start("the server", async { Ok::<_, Infallible>(()) });
+        parts.start("the watcher", pending());
+        parts.start("the server", async {});
         assert_eq!(watched(&mut parts).await, "the server has ended before its time");
-        parts.start("the operator", async { Err("no watch") });
+        parts.start_fallible("the operator", async { Err("no watch") });
         assert_eq!(watched(&mut parts).await, "the operator failed: no watch");
-        parts.start("the sandbox", async { if true { panic!("a bug") } else { Ok::<_, Infallible>(()) } });
+        parts.start("the sandbox", async { panic!("a bug") });
         let error = watched(&mut parts).await;
         assert!(error.starts_with("a part of the program broke down: ") && error.contains("a bug"), "{error}");
         assert_eq!(parts.left(), 1);
@@ -97,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn work_that_is_done_leaves_the_parts_running() {
         let mut parts = Parts::default();
-        parts.start("the watcher", pending::<Result<(), Infallible>>());
+        parts.start("the watcher", pending());
         let mut signals = Signals::listen().unwrap();
         assert_eq!(parts.do_while_they_run(&mut signals, async { Ok(7) }).await.unwrap(), Some(7));
         assert_eq!(parts.left(), 1);

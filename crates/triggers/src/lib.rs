@@ -14,13 +14,19 @@ use tidemark_trigger::nearest::nearest;
 use tidemark_trigger::{ParseError, ParseErrors, Trigger, TriggerInput, TriggerType};
 
 /// All trigger types, by name.
-pub static CATALOGUE: &[&TriggerType] = &[&time::cron::TYPE, &http::metrics_api::TYPE, &sql::postgresql::TYPE, &http::prometheus::TYPE, &messaging::rabbitmq::TYPE,
+pub static CATALOGUE: &[&TriggerType] = &[
+    &time::cron::TYPE,
+    &http::metrics_api::TYPE,
+    &sql::postgresql::TYPE,
+    &http::prometheus::TYPE,
+    &messaging::rabbitmq::TYPE,
     &cache::redis::TYPE,
     &cache::redis::CLUSTER,
     &cache::redis_streams::CLUSTER,
     &cache::redis::SENTINEL,
     &cache::redis_streams::SENTINEL,
-    &cache::redis_streams::TYPE];
+    &cache::redis_streams::TYPE,
+];
 
 /// Trigger types that KEDA has and this catalogue has not yet.
 const NOT_YET: &[&str] = &[

@@ -4,7 +4,6 @@ mod line;
 mod screen;
 mod table;
 
-use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
@@ -45,8 +44,9 @@ pub(crate) struct Places {
 /// The port is taken, a folder cannot be written, nothing at all could be applied, standard output is closed, or a part
 /// of the system has broken down.
 pub async fn run(args: Up) -> anyhow::Result<()> {
-    let signals = Signals::listen()?;
     let mut contents = manifests::read(&args.paths);
+    // Not before: reading a pipe may take for ever, and is ended by the signal itself.
+    let signals = Signals::listen()?;
     manifests::sort_by_need(&mut contents.manifests);
     let (listener, places) = places(&args).await?;
     let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
@@ -66,9 +66,9 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let stages = Stages::default();
     let mut parts = Parts::default();
     let api = serve(listener, &sandbox, &places, clock, stages.api.clone())?;
-    parts.start("the Kubernetes API", async { Ok::<_, Infallible>(api.await) });
+    parts.start("the Kubernetes API", api);
     let (controllers, stop) = (sandbox.clone(), stages.controllers.clone());
-    parts.start("the controllers", async move { Ok::<_, Infallible>(controllers.run(stop).await) });
+    parts.start("the controllers", async move { controllers.run(stop).await });
 
     let mut run = Run { signals, parts, stages, live, places: &places };
     let outcome = run.work(sandbox.client(), operator, &handle, contents, !args.paths.is_empty()).await;
@@ -108,7 +108,7 @@ impl Run<'_> {
         }
         let mut problems: Vec<String> = contents.errors.iter().map(ToString::to_string).collect();
         problems.extend(refused);
-        self.parts.start("the operator", operator.run(self.stages.operator.clone()));
+        self.parts.start_fallible("the operator", operator.run(self.stages.operator.clone()));
         let shown = show(self.live, handle, self.places, &problems);
         self.parts.do_while_they_run(&mut self.signals, shown).await.map(drop)
     }

@@ -183,7 +183,9 @@ fn missing(parameter: &Parameter, input: &TriggerInput) -> String {
     let sources: Vec<_> = parameter.sources.iter().map(|source| source.as_str()).collect();
     let mut message =
         format!("missing required parameter \"{}\" in [{}]", parameter.names.join(","), sources.join(" "));
-    if let Some((key, name)) = input.metadata.keys().find_map(|key| Some((key, nearest(key, parameter.names)?))) {
+    // A key that is the name itself was given without a value.
+    let mut others = input.metadata.keys().filter(|key| !parameter.names.contains(&key.as_str()));
+    if let Some((key, name)) = others.find_map(|key| Some((key, nearest(key, parameter.names)?))) {
         message.push_str(&format!(" (the metadata has {key}, did you mean {name}?)"));
     }
     for name in parameter.names {

@@ -311,6 +311,20 @@ async fn a_read_that_is_given_up_leaves_the_trigger_usable() {
 }
 
 #[tokio::test]
+async fn a_query_that_was_given_up_is_cancelled_by_the_next_read() {
+    let Some(server) = server() else { return };
+    let named = format!("{server}?application_name=tidemark-slow");
+    let door = door();
+    let slow = connect(&door, &input(&named, "SELECT 1 FROM pg_sleep(600)", &[])).await.unwrap();
+    let quick = connect(&door, &input(&named, "SELECT 2", &[])).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), slow.read(&door)).await.is_err());
+    assert_eq!(quick.read(&door).await.unwrap()[0].value, 2.0);
+    drop(slow);
+    until(&server, "tidemark-slow", 1.0).await;
+    assert_eq!(quick.read(&door).await.unwrap()[0].value, 2.0);
+}
+
+#[tokio::test]
 async fn an_open_transaction_is_not_passed_on() {
     let Some(server) = server() else { return };
     let named = format!("{server}?application_name=tidemark-begin");

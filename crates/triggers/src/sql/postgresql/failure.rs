@@ -8,6 +8,7 @@ use tidemark_trigger::{ErrorKind, SourceError};
 use super::scram::Mistrust;
 use super::settings::{Host, Settings};
 use super::wire::{Garbage, ServerError};
+use crate::connect_failure;
 
 /// The most characters of a server's message that are shown.
 const MAX_SHOWN: usize = 200;
@@ -81,13 +82,13 @@ impl Fault {
         let endpoint = host.endpoint();
         let (kind, message) = match self {
             Self::Server(error) => return of_login(&error, &endpoint, &settings.database),
-            Self::Tls(error) => return of_tls(&error, &endpoint),
+            Self::Tls(error) => return connect_failure::of_tls(&error, &endpoint),
             Self::Configuration(error) => return error,
-            Self::Connect(error) => {
-                (ErrorKind::Unreachable, format!("cannot connect to {endpoint}: {}", cause(&error)))
-            }
+            Self::Connect(error) => return connect_failure::of_tcp(&error, &endpoint),
             // In TLS 1.3 a server refuses a client's certificate only after the handshake.
-            Self::Lost(error) if tls_cause(&error).is_some() => return of_tls(&error, &endpoint),
+            Self::Lost(error) if connect_failure::tls_cause(&error).is_some() => {
+                return connect_failure::of_tls(&error, &endpoint);
+            }
             Self::Lost(error) => {
                 (ErrorKind::Unreachable, format!("{endpoint} broke the connection during the login: {}", cause(&error)))
             }
@@ -141,15 +142,10 @@ fn not_postgresql(endpoint: &str) -> String {
 
 fn cause(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),
         io::ErrorKind::UnexpectedEof => "closed by the server".to_owned(),
         _ => error.to_string(),
     }
-}
-
-fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }
 
 /// The server refused the session. Its texts name the user, so none is passed on.
@@ -205,22 +201,4 @@ fn of_query(error: &ServerError, query: &str) -> SourceError {
 
 fn shown(message: &str) -> String {
     message.chars().filter(|character| !character.is_control()).take(MAX_SHOWN).collect()
-}
-
-fn of_tls(error: &io::Error, endpoint: &str) -> SourceError {
-    let Some(cause) = tls_cause(error) else {
-        let message = format!("{endpoint} broke off the TLS handshake: {}", self::cause(error));
-        return SourceError::new(ErrorKind::Unreachable, message);
-    };
-    let (kind, message) = match cause {
-        rustls::Error::AlertReceived(alert) => {
-            (ErrorKind::Authentication, format!("{endpoint} refused the TLS connection: {alert:?}"))
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            (ErrorKind::Refused, format!("the certificate of {endpoint} is not accepted: {cause}"))
-        }
-        rustls::Error::InvalidMessage(_) => (ErrorKind::BadReply, format!("{endpoint} does not speak TLS: {cause}")),
-        _ => (ErrorKind::Refused, format!("no TLS connection to {endpoint}: {cause}")),
-    };
-    SourceError::new(kind, message)
 }

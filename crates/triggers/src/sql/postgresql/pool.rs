@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::future::{BoxFuture, Shared, WeakShared, join_all};
 use tidemark_trigger::{Door, ErrorKind, SourceError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::failure::{Fault, asked};
 use super::number;
-use super::session::Session;
+use super::session::{Cancel, Session};
 use super::settings::Settings;
 
 /// Sessions open at a time. Each costs the server a process.
@@ -29,6 +29,8 @@ pub(super) struct Pool {
     /// The one used last comes last.
     idle: Mutex<Vec<(Session, Instant)>>,
     permits: Semaphore,
+    /// Queries that were given up, which the server may still be at.
+    abandoned: Mutex<Vec<Cancel>>,
     in_flight: Mutex<BTreeMap<Arc<str>, WeakShared<BoxFuture<'static, Reply>>>>,
 }
 
@@ -44,6 +46,7 @@ impl Pool {
             settings,
             idle: Mutex::new(vec![(session, Instant::now())]),
             permits: Semaphore::new(SESSIONS),
+            abandoned: Mutex::default(),
             in_flight: Mutex::default(),
         })
     }
@@ -79,11 +82,14 @@ impl Pool {
     async fn ask(&self, door: &Door, query: &str) -> Reply {
         // The semaphore is never closed, so this is always a permit; held to the end either way.
         let _permit = self.permits.acquire().await;
+        self.cancel_abandoned(door).await;
         let mut session = match self.take_idle(door).await {
             Some(session) => session,
             None => Session::open(&self.settings, door).await?,
         };
+        let mut running = Running { pool: self, cancel: Some(session.cancel().clone()) };
         let answer = session.query(query).await;
+        running.cancel = None;
         let endpoint = Arc::clone(session.endpoint());
         if session.at_rest() {
             lock(&self.idle).push((session, Instant::now()));
@@ -95,6 +101,13 @@ impl Pool {
         let answer = answer.map_err(|fault| fault.of_query(&endpoint, database))?;
         number::of(&answer)
             .map_err(|cause| SourceError::new(ErrorKind::BadReply, format!("{} {cause}", asked(&endpoint, database))))
+    }
+
+    /// Cancels what earlier reads gave up: the server would go on, and a query that takes longer than its trigger waits
+    /// would run once more with each poll.
+    async fn cancel_abandoned(&self, door: &Door) {
+        let abandoned = std::mem::take(&mut *lock(&self.abandoned));
+        join_all(abandoned.iter().map(|cancel| cancel.send(&self.settings, door))).await;
     }
 
     /// A session that still works. Those that were not needed for long are ended.
@@ -130,6 +143,20 @@ impl Drop for Pool {
         for (session, _) in idle {
             // It waits for nothing.
             let _ = session.end().now_or_never();
+        }
+    }
+}
+
+/// A query that the server is at. Dropped before its answer has come, it is to be cancelled.
+struct Running<'a> {
+    pool: &'a Pool,
+    cancel: Option<Cancel>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            lock(&self.pool.abandoned).push(cancel);
         }
     }
 }

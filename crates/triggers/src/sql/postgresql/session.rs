@@ -24,6 +24,8 @@ use super::wire::{self, Message};
 
 /// Silence after which the system asks whether an idle connection still stands.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Time for the request to cancel a query.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time without acknowledgement after which the system gives a connection up.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -41,10 +43,36 @@ pub(super) struct Answer {
     pub row: Option<Vec<Option<String>>>,
 }
 
+/// What cancels the query of a session, from another connection.
+#[derive(Clone, Debug)]
+pub(super) struct Cancel {
+    host: Host,
+    way: Encryption,
+    /// Process and secret, as the server gave them; none when it gave none.
+    key: Vec<u8>,
+}
+
+impl Cancel {
+    /// Asks the server to give the query up, whatever may come of it: it does not tell.
+    pub async fn send(&self, settings: &Settings, door: &Door) {
+        let attempt = async {
+            let mut stream = transport(&self.host, self.way, settings, door).await.ok()?;
+            stream.write_all(&wire::cancel(&self.key)).await.ok()?;
+            stream.flush().await.ok()?;
+            // The server closes the connection when it has passed the request on.
+            stream.read(&mut [0]).await.ok()
+        };
+        if !self.key.is_empty() {
+            let _ = timeout(CANCEL_TIMEOUT, attempt).await;
+        }
+    }
+}
+
 /// A session that is logged in. Dropped in the middle of a query, it ends.
 pub(super) struct Session {
     stream: Stream,
     endpoint: Arc<str>,
+    cancel: Cancel,
     /// Nothing is under way, no transaction open.
     at_rest: bool,
 }
@@ -102,15 +130,9 @@ impl Session {
         settings: &Settings,
         door: &Door,
     ) -> Result<Self, Fault> {
-        let stream: Box<dyn Transport> = match (host.folder(), way) {
-            (Some(folder), _) => {
-                let socket = format!("{folder}/.s.PGSQL.{}", host.port);
-                Box::new(UnixStream::connect(socket).await.map_err(Fault::Connect)?)
-            }
-            (None, Encryption::Plain) => Box::new(tcp(host).await.map_err(Fault::Connect)?),
-            (None, Encryption::Tls(check)) => Box::new(tls(host, check, settings, door).await?),
-        };
-        let mut session = Self { stream: BufStream::new(stream), endpoint: host.endpoint().into(), at_rest: false };
+        let stream = BufStream::new(transport(host, way, settings, door).await?);
+        let cancel = Cancel { host: host.clone(), way, key: Vec::new() };
+        let mut session = Self { stream, endpoint: host.endpoint().into(), cancel, at_rest: false };
         session.log_in(settings).await?;
         session.check(role).await?;
         Ok(session)
@@ -119,6 +141,11 @@ impl Session {
     /// The server, as messages name it.
     pub fn endpoint(&self) -> &Arc<str> {
         &self.endpoint
+    }
+
+    /// What cancels a query of this session.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     /// Whether another query can be sent, as far as one can tell without sending it: the server has neither closed the
@@ -200,7 +227,8 @@ impl Session {
                     return Ok(());
                 }
                 b'E' => return Err(Fault::Server(wire::server_error(&message.body))),
-                b'S' | b'K' | b'N' => {}
+                b'K' => self.cancel.key = message.body,
+                b'S' | b'N' => {}
                 _ => return Err(Fault::Garbage),
             }
         }
@@ -276,6 +304,22 @@ impl Session {
             Err(_) => Err(Fault::Garbage),
         }
     }
+}
+
+async fn transport(
+    host: &Host,
+    way: Encryption,
+    settings: &Settings,
+    door: &Door,
+) -> Result<Box<dyn Transport>, Fault> {
+    Ok(match (host.folder(), way) {
+        (Some(folder), _) => {
+            let socket = format!("{folder}/.s.PGSQL.{}", host.port);
+            Box::new(UnixStream::connect(socket).await.map_err(Fault::Connect)?)
+        }
+        (None, Encryption::Plain) => Box::new(tcp(host).await.map_err(Fault::Connect)?),
+        (None, Encryption::Tls(check)) => Box::new(tls(host, check, settings, door).await?),
+    })
 }
 
 async fn tcp(host: &Host) -> io::Result<TcpStream> {

@@ -10,6 +10,8 @@ const MAX_MESSAGE: usize = 1 << 20;
 const PROTOCOL: i32 = 196_608;
 /// The request for TLS: a message of 8 bytes with a number in place of a version.
 pub(super) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// What stands in place of a version in the request to cancel a query.
+const CANCEL: i32 = 80_877_102;
 /// A polite end.
 pub(super) const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
@@ -69,6 +71,14 @@ pub(super) fn startup<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str
     body.push(0);
     let mut bytes = ((body.len() + 4) as u32).to_be_bytes().to_vec();
     bytes.extend(body);
+    bytes
+}
+
+/// The request to cancel a query, with the key that the server gave for it.
+pub(super) fn cancel(key: &[u8]) -> Vec<u8> {
+    let mut bytes = ((key.len() + 8) as u32).to_be_bytes().to_vec();
+    bytes.extend(CANCEL.to_be_bytes());
+    bytes.extend(key);
     bytes
 }
 
