@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::discovery::{ApiResource, Scope};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::manifests::Manifest;
+use crate::manifests::{Manifest, Place};
 
 /// The API server has this long for one manifest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +32,16 @@ pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject
     outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))).map_err(failed)
 }
 
+/// Makes a namespace, unless it is there.
+///
+/// # Errors
+/// The name is no namespace's.
+pub async fn namespace(client: &Client, name: &str) -> Result<(), Error> {
+    let object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let place = Place { file: "--cluster-object-namespace".into(), line: 1 };
+    apply(client, &Manifest { place, object }).await.map(drop)
+}
+
 async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String> {
     let types: TypeMeta = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     let kind = GroupVersionKind::try_from(&types).map_err(|error| error.to_string())?;
@@ -42,13 +52,24 @@ async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String
         })?;
     let api = api(client, &resource, capabilities.scope == Scope::Namespaced, &mut object);
     let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
-    match api.create(&PostParams::default(), &desired).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => api
-            .patch(&desired.name_any(), &PatchParams::default(), &Patch::Merge(&object))
-            .await
-            .map_err(|error| sentence(&error)),
+    // A misspelt field must not be dropped without a word.
+    let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
+    match create(client, &api, &object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            api.patch(&desired.name_any(), &strict, &Patch::Merge(&object)).await.map_err(|error| sentence(&error))
+        }
         outcome => outcome.map_err(|error| sentence(&error)),
     }
+}
+
+/// `Api::create` with strict validation of fields, which kube's parameters of a creation do not offer.
+async fn create(client: &Client, api: &Api<DynamicObject>, object: &Value) -> kube::Result<DynamicObject> {
+    let request = http::Request::post(format!("{}?fieldValidation=Strict", api.resource_url()))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(object.to_string().into_bytes())
+        .map_err(kube::core::request::Error::BuildRequest)
+        .map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
 }
 
 /// Whether discovery has found that there is no such kind, group or version.

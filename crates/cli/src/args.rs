@@ -42,6 +42,9 @@ pub struct Up {
     /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
     #[arg(long, default_value_t = 6445, env = "TIDEMARK_PORT")]
     pub port: u16,
+    /// Namespace where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read; it is made
+    #[arg(long, value_name = "NAMESPACE", default_value = "keda", env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
+    pub cluster_object_namespace: String,
     /// Pods only become Running and Ready; no process is started
     #[arg(long)]
     pub simulate_pods: bool,
@@ -59,6 +62,9 @@ pub struct OperatorArgs {
     /// Namespaces to watch, separated by commas; empty watches all
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',', env = "WATCH_NAMESPACE")]
     pub watch_namespaces: Vec<String>,
+    /// Namespace where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read [default: the pod's own]
+    #[arg(long, value_name = "NAMESPACE", env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
+    pub cluster_object_namespace: Option<String>,
     /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address
     #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]
     pub external_metrics_address: Option<SocketAddr>,

@@ -29,7 +29,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let clock = Clock::system();
     let watch_namespaces: Vec<String> =
         args.watch_namespaces.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
-    let settings = Settings { watch_namespaces, ..Settings::default() };
+    let cluster_object_namespace = args.cluster_object_namespace.clone().or_else(pod_namespace);
+    let settings = Settings { watch_namespaces, cluster_object_namespace, ..Settings::default() };
     let door = Door::new(clock, DoorSettings::default());
     let (operator, handle) = Operator::new(client.clone(), door, settings);
 
@@ -54,6 +55,12 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         () = async { while parts.join_one().await {} } => outcome.map(drop),
         again = signals::again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
     }
+}
+
+/// The namespace of the pod that this process runs in; none outside of a cluster.
+fn pod_namespace() -> Option<String> {
+    let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok()?;
+    Some(namespace.trim().to_owned()).filter(|namespace| !namespace.is_empty())
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -55,12 +55,15 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     if contents.manifests.is_empty() && !contents.errors.is_empty() {
         anyhow::bail!("nothing to run: no manifest could be read");
     }
-
     let clock = Clock::system();
     let sandbox = Sandbox::new(clock, options(&args, &places)?);
     sandbox.install_crds(&tidemark_api::crds()).context("the CustomResourceDefinitions are refused")?;
     let door = Door::new(clock, DoorSettings::default());
-    let (operator, handle) = Operator::new(sandbox.client(), door, Settings::default());
+    let settings = Settings {
+        cluster_object_namespace: Some(args.cluster_object_namespace.clone()),
+        ..Settings::default()
+    };
+    let (operator, handle) = Operator::new(sandbox.client(), door, settings);
     metrics::mount(&sandbox, Arc::new(OperatorMetrics::new(handle.clone())), Access::Open);
 
     let stages = Stages::default();
@@ -70,6 +73,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let (controllers, stop) = (sandbox.clone(), stages.controllers.clone());
     parts.start("the controllers", async move { controllers.run(stop).await });
 
+    apply::namespace(&sandbox.client(), &args.cluster_object_namespace).await?;
     let mut run = Run { signals, parts, stages, live, places: &places };
     let outcome = run.work(sandbox.client(), operator, &handle, contents, !args.paths.is_empty()).await;
     let Run { parts, stages, .. } = run;
