@@ -28,3 +28,5 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "finalizer.keda.sh";
 /// Label with the ScaledObject's name: on the ScaledObject, its HPA and in the selector of external metrics.
 pub const SCALED_OBJECT_LABEL: &str = "scaledobject.keda.sh/name";
+/// An HPA without a configured name is called this and the ScaledObject's name.
+pub const DEFAULT_HPA_PREFIX: &str = "keda-hpa-";

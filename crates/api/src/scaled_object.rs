@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tidemark_engine::activation::Policy;
 
+use crate::DEFAULT_HPA_PREFIX;
 use crate::behavior::HpaBehavior;
 
 /// `pollingInterval` when unset, in seconds.
@@ -370,7 +371,7 @@ impl ScaledObject {
         let configured = self.spec.advanced.as_ref().and_then(|a| a.horizontal_pod_autoscaler_config.as_ref());
         match configured.and_then(|config| config.name.as_deref()).filter(|name| !name.is_empty()) {
             Some(name) => name.to_owned(),
-            None => format!("keda-hpa-{}", self.name_any()),
+            None => format!("{DEFAULT_HPA_PREFIX}{}", self.name_any()),
         }
     }
 }

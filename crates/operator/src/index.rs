@@ -14,7 +14,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ObjectMeta};
 use kube::runtime::watcher::Event;
-use tidemark_api::{AuthenticationKind, FINALIZER, SCALED_OBJECT_LABEL, ScaledObject};
+use tidemark_api::{AuthenticationKind, DEFAULT_HPA_PREFIX, FINALIZER, SCALED_OBJECT_LABEL, ScaledObject};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -299,10 +299,15 @@ impl Index {
     }
 
     fn pass_hpa(&self, hpa: &HorizontalPodAutoscaler, deleted: bool) {
-        let Some(object) = hpa.labels().get(SCALED_OBJECT_LABEL) else { return };
-        let key = ObjectKey::new(hpa.namespace().unwrap_or_default(), object.as_str());
-        if let Some(known) = self.objects.get(&key) {
-            let _ = known.entry.mailbox.send(Message::Hpa(Box::new(HpaView::new(hpa, deleted))));
+        let name = hpa.name_any();
+        let labelled = hpa.labels().get(SCALED_OBJECT_LABEL).map(String::as_str);
+        // Another object may have taken the HPA over by naming it; when it goes, the one it was made for has none.
+        let made_for = name.strip_prefix(DEFAULT_HPA_PREFIX).filter(|object| deleted && Some(*object) != labelled);
+        for object in labelled.into_iter().chain(made_for) {
+            let key = ObjectKey::new(hpa.namespace().unwrap_or_default(), object);
+            if let Some(known) = self.objects.get(&key) {
+                let _ = known.entry.mailbox.send(Message::Hpa(Box::new(HpaView::new(hpa, deleted))));
+            }
         }
     }
 

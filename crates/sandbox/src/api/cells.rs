@@ -213,10 +213,17 @@ pub(super) fn endpoint_slice(value: &Value, now: Timestamp) -> Vec<Value> {
 
 pub(super) fn pod(value: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&value["spec"], &value["status"]);
-    let states = || items(status, "containerStatuses");
+    // Sidecars count as containers; those that only come first count their restarts while they are at it.
+    let sidecars: Vec<_> =
+        items(spec, "initContainers").filter(|one| is_sidecar(one)).map(|one| &one["name"]).collect();
+    let first = || items(status, "initContainerStatuses");
+    let states = || items(status, "containerStatuses").chain(first().filter(|one| sidecars.contains(&&one["name"])));
     let ready = states().filter(|one| one["ready"] == true).count();
-    let restarts: i64 = states().map(|one| number(&one["restartCount"])).sum();
-    let total = items(spec, "containers").count();
+    let restarts: i64 = match initializing(value) {
+        Some(_) => first().map(|one| number(&one["restartCount"])).sum(),
+        None => states().map(|one| number(&one["restartCount"])).sum(),
+    };
+    let total = items(spec, "containers").count() + sidecars.len();
     let gates = items(spec, "readinessGates").count();
     vec![
         name(value),
@@ -231,11 +238,41 @@ pub(super) fn pod(value: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// Whether an init container runs beside those that follow.
+fn is_sidecar(container: &Value) -> bool {
+    container["restartPolicy"] == "Always"
+}
+
+/// What holds up a pod whose init containers are not through, such as `Init:CrashLoopBackOff` or `Init:0/2`.
+fn initializing(value: &Value) -> Option<String> {
+    let (spec, status) = (&value["spec"], &value["status"]);
+    if items(status, "conditions").any(|one| one["type"] == "Initialized" && one["status"] == "True") {
+        return None;
+    }
+    let sidecar = |name: &Value| items(spec, "initContainers").any(|one| one["name"] == *name && is_sidecar(one));
+    let (index, container) = items(status, "initContainerStatuses").enumerate().find(|(_, one)| {
+        let done = one["state"]["terminated"]["exitCode"] == 0;
+        !done && !(one["started"] == true && sidecar(&one["name"]))
+    })?;
+    let (waiting, terminated) = (&container["state"]["waiting"], &container["state"]["terminated"]);
+    let reason = if terminated.is_object() {
+        terminated["reason"].as_str().map_or_else(|| format!("ExitCode:{}", terminated["exitCode"]), str::to_owned)
+    } else if let Some(reason) = waiting["reason"].as_str().filter(|reason| *reason != "PodInitializing") {
+        reason.to_owned()
+    } else {
+        format!("{index}/{}", items(spec, "initContainers").count())
+    };
+    Some(format!("Init:{reason}"))
+}
+
 /// The phase, unless a container or the deletion has more to tell.
 fn pod_state(value: &Value) -> String {
     let status = &value["status"];
     if !value["metadata"]["deletionTimestamp"].is_null() {
         return "Terminating".to_owned();
+    }
+    if let Some(state) = initializing(value) {
+        return state;
     }
     let told = items(status, "containerStatuses").find_map(|container| {
         let (waiting, terminated) = (&container["state"]["waiting"], &container["state"]["terminated"]);
@@ -324,6 +361,33 @@ mod tests {
         let cells = autoscaler(&value, Timestamp::UNIX_EPOCH);
         assert_eq!(cells[1], "Deployment/web");
         assert_eq!(cells[2], "3500m/5 (avg), cpu: <unknown>/80% + 1 more...");
+    }
+
+    #[test]
+    fn an_init_container_that_fails_is_what_the_pod_shows() {
+        let shown = |state: Value, phase: &str| {
+            let value = json!({
+                "spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main"}]},
+                "status": {
+                    "phase": phase,
+                    "initContainerStatuses": [{"name": "first", "restartCount": 2, "state": state}],
+                    "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "PodInitializing"}}}],
+                },
+            });
+            let cells = pod(&value, Timestamp::UNIX_EPOCH);
+            (cells[2].as_str().unwrap_or_default().to_owned(), cells[3].clone())
+        };
+        let cases = [
+            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), "Init:CrashLoopBackOff"),
+            (json!({"terminated": {"reason": "Error", "exitCode": 1}}), "Init:Error"),
+            (json!({"waiting": {"reason": "PodInitializing"}}), "Init:0/1"),
+            (json!({"running": {}}), "Init:0/1"),
+        ];
+        for (state, expected) in cases {
+            assert_eq!(shown(state, "Pending"), (expected.to_owned(), json!("2")));
+        }
+        let through = shown(json!({"terminated": {"reason": "Completed", "exitCode": 0}}), "Pending");
+        assert_eq!(through, ("PodInitializing".to_owned(), json!("0")));
     }
 
     #[test]

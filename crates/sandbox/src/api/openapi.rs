@@ -1,11 +1,16 @@
 //! As much of `/openapi/v3` as kubectl needs before it applies or creates: that writes take `fieldValidation`, so that
-//! it leaves the validation to the server.
+//! it leaves the validation to the server, and the schemas of custom resources, which `kubectl explain` shows.
 
+use http::HeaderMap;
+use http::header::ACCEPT;
 use serde_json::{Map, Value, json};
 
+use super::delete::DEFINITIONS;
 use super::failure::Failure;
-use super::resource::api_version;
+use super::resource::{Resource, api_version};
 use super::world::World;
+
+const TITLE: &str = "Tidemark sandbox";
 
 /// `/openapi/v3`
 pub(super) fn root(world: &World) -> Value {
@@ -43,8 +48,45 @@ pub(super) fn document(world: &World, group: &str, version: &str) -> Result<Valu
     if paths.is_empty() {
         return Err(Failure::no_such_path());
     }
-    let info = json!({"title": "Tidemark sandbox", "version": api_version(group, version)});
-    Ok(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": {}}}))
+    let schemas: Map<_, _> = world.catalogue.of(group, version).filter_map(|one| schema(world, one)).collect();
+    let info = json!({"title": TITLE, "version": api_version(group, version)});
+    Ok(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}))
+}
+
+/// The schema of a custom resource as its definition gives it, under its name.
+fn schema(world: &World, resource: &Resource) -> Option<(String, Value)> {
+    let definition = world.store.get(DEFINITIONS, "", &resource.collection)?;
+    let mut versions = definition.value["spec"]["versions"].as_array()?.iter();
+    let version = versions.find(|version| version["name"] == *resource.version)?;
+    let mut schema = version["schema"]["openAPIV3Schema"].clone();
+    for (field, value) in [
+        ("apiVersion", json!({"type": "string", "description": "Group and version of this form of the object."})),
+        ("kind", json!({"type": "string", "description": "Kind of the object."})),
+        ("metadata", json!({"type": "object", "description": "Metadata that all objects of Kubernetes have."})),
+    ] {
+        schema["properties"][field] = value;
+    }
+    let (group, version, kind) = (&resource.group, &resource.version, &resource.kind);
+    schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
+    let domain: Vec<_> = group.rsplit('.').collect();
+    Some((format!("{}.{version}.{kind}", domain.join(".")), schema))
+}
+
+/// `/openapi/v2` without any path: kubectl falls back to it for kinds that are not in `/openapi/v3`, and when they are not
+/// here either it says that there is no such kind.
+pub(super) fn second() -> Value {
+    json!({"swagger": "2.0", "info": {"title": TITLE, "version": "v1.36"}, "paths": {}})
+}
+
+/// The same in the form that kubectl asks for.
+pub(super) const SECOND_IN_PROTOBUF: &[u8] = b"\n\x032.0\x12\x19\n\x10Tidemark sandbox\x12\x05v1.36B\0";
+/// Its media type.
+pub(super) const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Whether a request asks for that form, for which there are two names.
+pub(super) fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|text| text.split(',')).any(|range| range.contains("com.github.proto-openapi.spec.v2"))
 }
 
 fn prefix(group: &str, version: &str) -> String {

@@ -20,6 +20,8 @@ const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-',
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
     and must start and end with an alphanumeric character";
 const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+/// Bytes of all values of a Secret or ConfigMap together.
+const DATA_LIMIT: usize = 1024 * 1024;
 const IMMUTABLE: &str = "field is immutable";
 
 /// Checks what all kinds share, and what an update may not touch.
@@ -265,6 +267,17 @@ fn data_keys(value: &Value, field: &str, causes: &mut Vec<Cause>) {
     }
 }
 
+/// Checks the size of a Secret's or ConfigMap's values together.
+fn data_size(value: &Value, place: &str, encoded: &[&str], plain: &[&str], causes: &mut Vec<Cause>) {
+    let texts = |field: &&str| value[*field].as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str());
+    let decoded = |text: &str| text.trim_end_matches('=').len() * 3 / 4;
+    let size = encoded.iter().flat_map(texts).map(decoded).sum::<usize>()
+        + plain.iter().flat_map(texts).map(str::len).sum::<usize>();
+    if size > DATA_LIMIT {
+        causes.push(Cause::too_long(place, DATA_LIMIT));
+    }
+}
+
 fn frozen(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let Some(old) = old.filter(|old| old["immutable"] == true) else { return };
     for field in ["data", "binaryData", "immutable"] {
@@ -276,6 +289,7 @@ fn frozen(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 
 pub(super) fn secret(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     data_keys(value, "data", causes);
+    data_size(value, "data", &["data"], &[], causes);
     frozen(value, old, causes);
     immutable(value, old, "/type", causes);
 }
@@ -283,6 +297,8 @@ pub(super) fn secret(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
 pub(super) fn config_map(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     data_keys(value, "data", causes);
     data_keys(value, "binaryData", causes);
+    // A real server gives no place but these brackets.
+    data_size(value, "[]", &["binaryData"], &["data"], causes);
     frozen(value, old, causes);
 }
 

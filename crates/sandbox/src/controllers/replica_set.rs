@@ -1,6 +1,7 @@
 //! ReplicaSets make Pods.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use tokio::time::Instant;
 
 use super::{Cache, Error, Key, Note, Queue, Recorder, ask, cache, controller_of, watch};
 
-/// Most pods that one look at a ReplicaSet makes, as in kube-controller-manager: the pods made bring it back here, and
-/// other ReplicaSets have their turn in between.
-const BURST: usize = 500;
+/// Most pods that one look at a ReplicaSet makes or deletes. It is looked at again at once, so that a changed count is seen
+/// and other ReplicaSets have their turn in between.
+const BURST: usize = 50;
 const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Runs for ever; dropping the future stops the controller.
@@ -34,6 +35,7 @@ pub(super) async fn run(client: Client, clock: Clock) {
         sets: Cache::default(),
         pods: Cache::default(),
         queue: Queue::default(),
+        batches: BTreeMap::new(),
     };
     loop {
         tokio::select! {
@@ -53,6 +55,9 @@ struct Controller {
     sets: Cache<ReplicaSet>,
     pods: Cache<Pod>,
     queue: Queue<Key>,
+    /// How many pods the next look at a ReplicaSet that is short of pods makes. One at first and twice as many after each
+    /// success, as in kube-controller-manager: a template that is refused is refused once.
+    batches: BTreeMap<Key, usize>,
     recorder: Recorder,
 }
 
@@ -73,6 +78,7 @@ impl Controller {
 
     async fn work(&mut self, key: Key) {
         let Some(set) = self.sets.get(&key).cloned() else {
+            self.batches.remove(&key);
             return self.queue.remove(&key);
         };
         match self.reconcile(&set).await {
@@ -84,37 +90,42 @@ impl Controller {
             }
             Err(error) => {
                 tracing::debug!(namespace = key.namespace, name = key.name, %error, "a ReplicaSet has to wait");
+                self.batches.remove(&key);
                 self.queue.failed(key);
             }
         }
     }
 
-    /// Returns after which time a pod turns available by itself.
+    /// Returns after which time there is something to do: the rest of the pods, or a pod that turns available by itself.
     async fn reconcile(&mut self, set: &ReplicaSet) -> Result<Option<Duration>, Error> {
-        let counted = if set.metadata.deletion_timestamp.is_none() { self.adjust(set).await } else { Ok(()) };
+        let counted = if set.metadata.deletion_timestamp.is_none() { self.adjust(set).await } else { Ok(true) };
         // What was done so far is reported also when the rest failed.
         let again = self.report(set).await?;
-        counted?;
-        Ok(again)
+        Ok(if counted? { again } else { Some(Duration::ZERO) })
     }
 
     fn active(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
         self.pods.owned_by(cache::uid(set)).filter(|pod| is_active(pod)).cloned().collect()
     }
 
-    async fn adjust(&mut self, set: &ReplicaSet) -> Result<(), Error> {
+    /// Brings the pods nearer to the wanted count and says whether it is reached.
+    async fn adjust(&mut self, set: &ReplicaSet) -> Result<bool, Error> {
         let active = self.active(set);
         let wanted = usize::try_from(wanted(set)).unwrap_or_default();
-        for _ in 0..wanted.saturating_sub(active.len()).min(BURST) {
+        let (missing, excess) = (wanted.saturating_sub(active.len()), active.len().saturating_sub(wanted));
+        let batch = self.batches.remove(&Key::of(set)).unwrap_or(1);
+        for _ in 0..missing.min(batch) {
             self.create(set).await?;
         }
-        if active.len() > wanted {
-            let excess = active.len() - wanted;
-            for pod in dispensable(active).into_iter().take(excess) {
+        if missing > batch {
+            self.batches.insert(Key::of(set), (batch * 2).min(BURST));
+        }
+        if excess > 0 {
+            for pod in dispensable(active).into_iter().take(excess.min(BURST)) {
                 self.delete(&pod).await?;
             }
         }
-        Ok(())
+        Ok(missing <= batch && excess <= BURST)
     }
 
     async fn create(&mut self, set: &ReplicaSet) -> Result<(), Error> {

@@ -55,14 +55,16 @@ pub(super) enum State {
 pub(super) struct View {
     pub(super) state: State,
     pub(super) last: Option<Ended>,
+    /// Runs that have been begun after the first.
     pub(super) restarts: i32,
     pub(super) started: bool,
     pub(super) ready: bool,
 }
 
 impl View {
-    pub(super) fn new() -> Self {
-        let state = State::Waiting { reason: "ContainerCreating", message: String::new() };
+    /// A container that has not been started yet; `reason` says why.
+    pub(super) fn waiting(reason: &'static str) -> Self {
+        let state = State::Waiting { reason, message: String::new() };
         Self { state, last: None, restarts: 0, started: false, ready: false }
     }
 }
@@ -138,7 +140,6 @@ impl Runner<'_> {
             return true;
         }
         self.view.last = Some(ended);
-        self.view.restarts += 1;
         false
     }
 
@@ -202,6 +203,7 @@ impl Runner<'_> {
                 report = group.report() => match report {
                     Some(Report::Started) => {
                         started = self.node.clock.now();
+                        self.view.restarts += i32::from(self.view.last.is_some());
                         self.view.state = State::Running { since: started };
                         supervision.begin(&mut self.view);
                         self.event(false, "Started", format!("Started container {}", self.container.name));

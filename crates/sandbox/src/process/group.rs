@@ -1,6 +1,5 @@
 //! A container's process group, seen from the kubelet: the other end of a shim's pipe.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -12,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::Settings;
+use super::log::Flow;
 use super::protocol::{Launch, Order, Report};
 
 /// A shim reads its orders at once; one that does not within this time is not well.
@@ -21,13 +21,6 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 /// the pipe of this one and hold it open.
 static SPAWNING: Mutex<()> = Mutex::new(());
 
-fn open(log: &Path) -> io::Result<File> {
-    if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    File::options().create(true).append(true).open(log)
-}
-
 /// A running shim. Dropping it closes the pipe, upon which the shim ends its group.
 pub(super) struct Group {
     shim: Child,
@@ -35,24 +28,28 @@ pub(super) struct Group {
     id: Option<Pid>,
     orders: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
+    output: Flow,
 }
 
 impl Group {
     /// Starts a shim and gives it its container, whose output is appended to `log`.
     pub(super) async fn start(settings: &Settings, launch: Launch, log: &Path) -> io::Result<Self> {
-        let log = open(log).map_err(|error| io::Error::new(error.kind(), format!("log {}: {error}", log.display())))?;
         let mut command = Command::new(&settings.exe);
         command.args(&settings.shim_arguments).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut shim = {
-            let _alone = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
-            command.spawn()?
-        };
-        let id = shim.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let spawn = || {
+            let mut shim = {
+                let _alone = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+                command.spawn()?
+            };
+            Ok((shim.stderr.take().ok_or_else(broken)?, shim))
+        };
+        let (output, mut shim) = Flow::start(log, spawn).await?;
+        let id = shim.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let orders = shim.stdin.take().ok_or_else(broken)?;
         let reports = BufReader::new(shim.stdout.take().ok_or_else(broken)?).lines();
-        let mut group = Self { shim, id, orders, reports };
+        let mut group = Self { shim, id, orders, reports, output };
         group.order(&Order::Start(launch)).await?;
         Ok(group)
     }
@@ -84,13 +81,14 @@ impl Group {
         }
     }
 
-    /// Ends what is left of the group and returns when the shim has gone.
+    /// Ends what is left of the group and returns when the shim has gone and its output is in the log.
     pub(super) async fn end(mut self) {
         // Before the shim is waited for: until then nobody else can get its id.
         self.kill();
         if let Err(error) = self.shim.wait().await {
             tracing::warn!(%error, "a shim could not be waited for");
         }
+        self.output.end().await;
     }
 
     pub(super) fn kill(&self) {

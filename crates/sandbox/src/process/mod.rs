@@ -8,6 +8,7 @@
 mod container;
 mod environment;
 mod group;
+mod log;
 mod pod;
 mod probe;
 mod protocol;
@@ -25,7 +26,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::watcher::Event;
 use tidemark_clock::Clock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +64,9 @@ pub struct Settings {
     pub shim_arguments: Vec<OsString>,
     /// Folder that comes before all others in every container's `PATH`; empty for none.
     pub path_prefix: PathBuf,
-    /// Output goes to `<log_dir>/<namespace>/<pod>/<container>.log`, both streams into one file.
+    /// Output goes to `<log_dir>/<namespace>/<pod>/<container>.log`, both streams into one file. At 10 MiB it is put aside
+    /// as `.log.1`, in place of an earlier one. The folder is its user's alone; that of a pod goes with the pod, unless the
+    /// kubelet stops.
     pub log_dir: PathBuf,
     /// Containers without `workingDir` run here; relative ones are seen from here.
     pub working_dir: PathBuf,
@@ -71,6 +74,9 @@ pub struct Settings {
     pub environment: BTreeMap<String, String>,
     /// The longest time that pods have to end by themselves when the kubelet stops.
     pub shutdown_grace: Duration,
+    /// The most pods that run at a time, not counting those that are done; the others wait, unschedulable. 110 unless set,
+    /// as on a node of Kubernetes.
+    pub max_pods: usize,
 }
 
 impl Settings {
@@ -86,15 +92,21 @@ impl Settings {
             working_dir: working_dir.into(),
             environment: inherited.collect(),
             shutdown_grace: Duration::from_secs(5),
+            max_pods: 110,
         }
     }
 }
 
 /// Runs pods until `shutdown`, then ends all their processes and returns when they have gone.
 pub(crate) async fn run(client: Client, clock: Clock, settings: Settings, shutdown: CancellationToken) {
+    if let Err(error) = log::make_private(&settings.log_dir) {
+        // Each container that cannot write says so as well.
+        tracing::warn!(folder = %settings.log_dir.display(), %error, "the folder of the pods' logs is not as it should be");
+    }
     let mut seen = controllers::watch::<Pod>(&client);
+    let places = Semaphore::new(settings.max_pods.min(Semaphore::MAX_PERMITS));
     let mut kubelet = Kubelet {
-        node: Arc::new(Node { client, clock, settings }),
+        node: Arc::new(Node { client, clock, settings, places }),
         pods: Cache::default(),
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -105,7 +117,11 @@ pub(crate) async fn run(client: Client, clock: Clock, settings: Settings, shutdo
             biased;
             () = shutdown.cancelled() => break,
             Some(event) = seen.next() => kubelet.saw(event),
-            Some(ended) = kubelet.tasks.join_next(), if !kubelet.tasks.is_empty() => kubelet.ended(ended),
+            Some(ended) = kubelet.tasks.join_next(), if !kubelet.tasks.is_empty() => {
+                if let Some(pod) = kubelet.ended(ended) {
+                    kubelet.forget_logs(&pod);
+                }
+            }
         }
     }
     kubelet.stop().await;
@@ -116,10 +132,14 @@ struct Node {
     client: Client,
     clock: Clock,
     settings: Settings,
+    /// A pod holds one while it runs. They are given in the order in which they are asked for.
+    places: Semaphore,
 }
 
 /// A pod with a task.
 struct Running {
+    uid: String,
+    key: Key,
     /// Set once: the time that the pod has to end.
     stop: watch::Sender<Option<Duration>>,
     address: Ipv4Addr,
@@ -163,6 +183,7 @@ impl Kubelet {
 
     fn start(&mut self, uid: String, pod: Pod, ending: bool) {
         let address = self.addresses.take();
+        let key = Key::of(&pod);
         let (stop, stopped) = watch::channel(ending.then_some(Duration::ZERO));
         let node = self.node.clone();
         let name = uid.clone();
@@ -170,10 +191,11 @@ impl Kubelet {
             pod::run(&node, pod, address, stopped).await;
             name
         });
-        self.running.insert(uid, Running { stop, address, task });
+        self.running.insert(uid.clone(), Running { uid, key, stop, address, task });
     }
 
-    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+    /// Gives the pod whose task has ended.
+    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) -> Option<Running> {
         let uid = match ended {
             Ok(uid) => Some(uid),
             Err(error) => {
@@ -182,8 +204,22 @@ impl Kubelet {
                 broken.map(|(uid, _)| uid.clone())
             }
         };
-        if let Some(running) = uid.and_then(|uid| self.running.remove(&uid)) {
-            self.addresses.give_back(running.address);
+        let running = self.running.remove(&uid?)?;
+        self.addresses.give_back(running.address);
+        Some(running)
+    }
+
+    /// Removes the logs of a pod that has gone, unless there is another one of its name by now.
+    fn forget_logs(&self, pod: &Running) {
+        if self.pods.get(&pod.key).is_some_and(|known| cache_uid(&**known) != pod.uid) {
+            return;
+        }
+        let folder = self.node.settings.log_dir.join(&pod.key.namespace).join(&pod.key.name);
+        // Here and at once: no pod of the name can start meanwhile.
+        if let Err(error) = std::fs::remove_dir_all(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %folder.display(), %error, "the logs of a pod that has gone could not be removed");
         }
     }
 

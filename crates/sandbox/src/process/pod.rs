@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use super::Node;
 use super::container::{Ended, Restart, Runner, State, Teller, Told, View};
@@ -26,7 +26,9 @@ const REMOVALS: usize = 3;
 pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watch::Receiver<Option<Duration>>) {
     let address = address.to_string();
     let mut reporter = Reporter::new(node, &pod, &address);
-    if stop.borrow().is_none() {
+    // Held as long as the containers run: a pod that is done leaves its place to others.
+    let place = reporter.await_place(&mut stop).await;
+    if let Some(_place) = place {
         reporter.place().await;
         reporter.note_ignored().await;
         reporter.write().await;
@@ -70,7 +72,7 @@ impl Containers<'_> {
             teller: self.teller.clone(),
             number,
             stop: self.stop.clone(),
-            view: View::new(),
+            view: View::waiting("ContainerCreating"),
         };
         let first = spec.init_containers.as_deref().unwrap_or_default();
         let mut all = FuturesUnordered::new();
@@ -108,6 +110,8 @@ struct Reporter<'a> {
     pod: &'a Pod,
     address: &'a str,
     started: Timestamp,
+    /// Whether there is a place for the pod on the node.
+    placed: bool,
     first: &'a [Container],
     main: &'a [Container],
     views: Vec<View>,
@@ -122,14 +126,16 @@ impl<'a> Reporter<'a> {
         let spec = pod.spec.as_ref();
         let first = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
         let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+        let reason = if first.is_empty() { "ContainerCreating" } else { "PodInitializing" };
         Self {
             node,
             pod,
             address,
             started: node.clock.now(),
+            placed: false,
             first,
             main,
-            views: vec![View::new(); first.len() + main.len()],
+            views: vec![View::waiting(reason); first.len() + main.len()],
             conditions: BTreeMap::new(),
             written: None,
             recorder: Recorder::new(node.client.clone(), node.clock, "kubelet"),
@@ -171,8 +177,42 @@ impl<'a> Reporter<'a> {
         self.recorder.record(Note { about: self.pod.object_ref(&()), warning, reason, message }).await;
     }
 
+    /// Waits for a place on the node; `None` when the pod is stopped before there is one.
+    async fn await_place(&mut self, stop: &mut watch::Receiver<Option<Duration>>) -> Option<SemaphorePermit<'a>> {
+        if stop.borrow().is_some() {
+            return None;
+        }
+        let node = self.node;
+        if let Ok(place) = node.places.try_acquire() {
+            return Some(place);
+        }
+        let complain = async {
+            while !self.write().await {
+                tokio::time::sleep(WRITE_AGAIN).await;
+            }
+            let mut recorder = Recorder::new(node.client.clone(), node.clock, "default-scheduler");
+            let message = self.unschedulable();
+            let note = Note { about: self.pod.object_ref(&()), warning: true, reason: "FailedScheduling", message };
+            recorder.record(note).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(Option::is_some) => None,
+            place = node.places.acquire() => place.ok(),
+            () = complain => None,
+        }
+    }
+
+    /// What the scheduler says of a pod for which there is no place.
+    fn unschedulable(&self) -> String {
+        let most = self.node.settings.max_pods;
+        format!("0/1 nodes are available: 1 Too many pods. This machine runs at most {most} at a time.")
+    }
+
     /// Puts the pod on the node, as the scheduler does: only a placed pod is given time to end when it is deleted.
     async fn place(&mut self) {
+        (self.placed, self.started) = (true, self.node.clock.now());
         let pods = Api::<Pod>::namespaced(self.node.client.clone(), &self.pod.namespace().unwrap_or_default());
         let patch = Patch::Merge(json!({ "metadata": { "uid": self.pod.uid() }, "spec": { "nodeName": super::NODE } }));
         if let Err(error) = ask(pods.patch(&self.pod.name_any(), &PatchParams::default(), &patch)).await {
@@ -228,6 +268,14 @@ impl<'a> Reporter<'a> {
     }
 
     fn status(&mut self) -> Value {
+        if !self.placed {
+            let (_, since) = *self.conditions.entry("PodScheduled").or_insert((false, self.started));
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "lastTransitionTime": since,
+                "reason": "Unschedulable", "message": self.unschedulable(),
+            });
+            return json!({ "phase": "Pending", "conditions": [condition] });
+        }
         let (first, main) = self.views.split_at(self.first.len());
         let initialized = first.iter().zip(self.first).all(|(view, container)| match &view.state {
             State::Terminated(ended) => ended.code == 0,
@@ -328,7 +376,7 @@ mod tests {
     use super::*;
 
     fn view(state: State) -> View {
-        View { state, ..View::new() }
+        View { state, ..View::waiting("ContainerCreating") }
     }
 
     fn ended(code: i32) -> View {
@@ -339,12 +387,12 @@ mod tests {
     #[test]
     fn the_phase_follows_the_containers_and_the_restart_policy() {
         let running = || view(State::Running { since: Timestamp::UNIX_EPOCH });
-        assert_eq!(phase(&[], &[View::new()], None), "Pending");
-        assert_eq!(phase(&[], &[running(), View::new()], None), "Running");
+        assert_eq!(phase(&[], &[View::waiting("ContainerCreating")], None), "Pending");
+        assert_eq!(phase(&[], &[running(), View::waiting("ContainerCreating")], None), "Running");
         assert_eq!(phase(&[], &[ended(1)], None), "Running");
         assert_eq!(phase(&[], &[ended(0), ended(0)], Some("Never")), "Succeeded");
         assert_eq!(phase(&[], &[ended(0), ended(1)], Some("Never")), "Failed");
         assert_eq!(phase(&[], &[ended(1)], Some("OnFailure")), "Running");
-        assert_eq!(phase(&[ended(1)], &[View::new()], Some("Never")), "Failed");
+        assert_eq!(phase(&[ended(1)], &[View::waiting("ContainerCreating")], Some("Never")), "Failed");
     }
 }
