@@ -74,7 +74,9 @@ fn refusal(
         }
     }
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let shown =
+        shown.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let shown = shown.map_or("", |(_, token)| token);
     if !equal(shown.as_bytes(), token.as_bytes()) {
         return Some((StatusCode::UNAUTHORIZED, "Unauthorized", "the bearer token of the kubeconfig is needed"));
     }
@@ -116,7 +118,7 @@ mod tests {
     fn the_holder_of_the_token_passes() {
         assert_eq!(verdict("127.0.0.1:6443", None, Some("Bearer secret")), None);
         assert_eq!(verdict("localhost:6443", Some("https://localhost:6443"), Some("Bearer secret")), None);
-        assert_eq!(verdict("[::1]:6443", None, Some("Bearer secret")), None);
+        assert_eq!(verdict("[::1]:6443", None, Some("bearer secret")), None);
     }
 
     #[test]

@@ -59,10 +59,8 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(clock, options(&args, &places)?);
     sandbox.install_crds(&tidemark_api::crds()).context("the CustomResourceDefinitions are refused")?;
     let door = Door::new(clock, DoorSettings::default());
-    let settings = Settings {
-        cluster_object_namespace: Some(args.cluster_object_namespace.clone()),
-        ..Settings::default()
-    };
+    let settings =
+        Settings { cluster_object_namespace: Some(args.cluster_object_namespace.clone()), ..Settings::default() };
     let (operator, handle) = Operator::new(sandbox.client(), door, settings);
     metrics::mount(&sandbox, Arc::new(OperatorMetrics::new(handle.clone())), Access::Open);
 
@@ -163,6 +161,8 @@ async fn places(args: &Up) -> anyhow::Result<(TcpListener, Places)> {
     let kubeconfig = std::path::absolute(args.kubeconfig.clone().unwrap_or_else(|| folder.join("kubeconfig")))
         .context("cannot find the working directory")?;
     let logs = folder.join("logs");
+    // The logs of the last run at this port; pods of other names would otherwise pile up.
+    let _ = std::fs::remove_dir_all(&logs);
     // What pods write is their user's alone.
     let mut private = std::fs::DirBuilder::new();
     private.recursive(true).mode(0o700);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tidemark_engine::quantity;
+use tidemark_engine::reason::Reason;
 use tidemark_operator::{Snapshot, TriggerView};
 use tidemark_trigger::MetricType;
 
@@ -16,7 +17,8 @@ pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp, room: usize) -> Vec<St
     let shown = &snapshots[..fitting(snapshots, room)];
     let missing = snapshots.len() - shown.len();
     let heads: Vec<[String; 6]> = shown.iter().map(|snapshot| head(snapshot)).collect();
-    let titles = ["OBJECT", "TARGET", "REPLICAS", "WANTED", "BOUNDS", "STATE"].map(str::to_owned);
+    // What matters most comes first: a narrow screen cuts off the end.
+    let titles = ["OBJECT", "STATE", "REPLICAS", "WANTED", "BOUNDS", "TARGET"].map(str::to_owned);
     let mut widths = [0; 6];
     for row in heads.iter().chain([&titles]) {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -27,7 +29,7 @@ pub fn table(snapshots: &[Arc<Snapshot>], now: Timestamp, room: usize) -> Vec<St
     for (snapshot, head) in shown.iter().zip(&heads) {
         lines.push(row(head, &widths));
         lines.extend(snapshot.triggers.iter().map(|trigger| format!("  {}", metric(trigger, now))));
-        lines.push(format!("  because {}", reasons(snapshot)));
+        lines.extend(Some(reasons(snapshot)).filter(|text| !text.is_empty()).map(|text| format!("  because {text}")));
         if let Some(problem) = problem(snapshot) {
             lines.push(format!("  not ready: {problem}"));
         }
@@ -58,16 +60,17 @@ fn fitting(snapshots: &[Arc<Snapshot>], room: usize) -> usize {
 
 /// One line about one object, for output that scrolls.
 pub fn summary(snapshot: &Snapshot) -> String {
-    let [name, target, replicas, wanted, _, state] = head(snapshot);
+    let [name, state, replicas, wanted, _, target] = head(snapshot);
     let metrics: Vec<_> = snapshot.triggers.iter().map(value).collect();
     let mut line = format!("{name}: {target} {replicas} replicas, wanted {wanted}, {state}");
     if !metrics.is_empty() {
         line += &format!(" [{}]", metrics.join(", "));
     }
-    match problem(snapshot) {
-        Some(problem) => line + " - not ready: " + &problem,
-        None => line + " - " + &reasons(snapshot),
-    }
+    let failures = snapshot.triggers.iter().filter_map(|trigger| trigger.error.as_ref());
+    let told = problem(snapshot).map(|problem| format!("not ready: {problem}"));
+    let told = told.or_else(|| failures.map(|(_, message)| message.to_string()).next());
+    let told = told.unwrap_or_else(|| reasons(snapshot));
+    if told.is_empty() { line } else { line + " - " + &told }
 }
 
 fn head(snapshot: &Snapshot) -> [String; 6] {
@@ -75,17 +78,18 @@ fn head(snapshot: &Snapshot) -> [String; 6] {
     let state = match (snapshot.paused, snapshot.active) {
         (true, _) => "paused",
         (false, Some(true)) => "active",
+        (false, Some(false)) if snapshot.triggers.iter().any(|trigger| trigger.error.is_some()) => "failing",
         (false, Some(false)) if snapshot.cooldown_until.is_some() => "cooling down",
         (false, Some(false)) => "quiet",
         (false, None) => "starting",
     };
     [
         snapshot.key.to_string(),
-        snapshot.target.clone(),
+        state.to_owned(),
         count(snapshot.replicas),
         count(snapshot.desired.or(snapshot.replicas)),
         format!("{}..{}", snapshot.min, snapshot.max),
-        state.to_owned(),
+        snapshot.target.clone(),
     ]
 }
 
@@ -119,7 +123,8 @@ fn rounded(value: f64) -> String {
 
 fn metric(trigger: &TriggerView, now: Timestamp) -> String {
     if let Some((_, message)) = &trigger.error {
-        return format!("{}: {message}", name(trigger));
+        let name = name(trigger);
+        return if message.starts_with(&name) { message.to_string() } else { format!("{name}: {message}") };
     }
     let activity = match trigger.active {
         Some(true) => ", active",
@@ -144,18 +149,22 @@ fn reasons(snapshot: &Snapshot) -> String {
     if snapshot.reasons.is_empty() {
         return "nothing is decided yet".to_owned();
     }
-    snapshot.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    // What a trigger could not do stands on its own line.
+    let others = snapshot.reasons.iter().filter(|reason| !matches!(reason, Reason::TriggerFailed { .. }));
+    others.map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// Why the object is not ready, unless a trigger's line tells it already.
 fn problem(snapshot: &Snapshot) -> Option<String> {
     let ready = snapshot.ready.as_ref().filter(|ready| ready.status != "True")?;
-    ready.message.clone().or_else(|| ready.reason.clone()).filter(|text| !text.is_empty())
+    let text = ready.message.clone().or_else(|| ready.reason.clone()).filter(|text| !text.is_empty())?;
+    let mut errors = snapshot.triggers.iter().filter_map(|trigger| trigger.error.as_ref());
+    (!errors.any(|(_, error)| text.contains(&**error))).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use tidemark_api::Condition;
-    use tidemark_engine::reason::Reason;
     use tidemark_operator::ObjectKey;
     use tidemark_trigger::ErrorKind;
 
@@ -194,8 +203,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "OBJECT       TARGET             REPLICAS  WANTED  BOUNDS  STATE",
-                "shop/orders  Deployment/orders  1         3       0..10   active",
+                "OBJECT       STATE   REPLICAS  WANTED  BOUNDS  TARGET",
+                "shop/orders  active  1         3       0..10   Deployment/orders",
                 "  s0-rabbitmq-orders: 12 of 5 per replica, active, read 2 s ago",
                 "  because at 1 replica the HPA decides",
             ]
@@ -213,6 +222,11 @@ mod tests {
         assert!(lines.contains("s0-rabbitmq-orders: no connection to mq:5672 (unreachable)"), "{lines}");
         assert!(lines.contains("not ready: broken"), "{lines}");
         assert!(!lines.contains("12 of 5"), "{lines}");
+        snapshot.ready.as_mut().unwrap().message = Some("no: no connection to mq:5672 (unreachable)".to_owned());
+        snapshot.active = Some(false);
+        let lines = table(&[Arc::new(snapshot.clone())], NOW.parse().unwrap(), 100).join("\n");
+        assert!(!lines.contains("not ready"), "the cause is told once: {lines}");
+        assert!(lines.contains("failing"), "{lines}");
         assert!(summary(&snapshot).contains("unreachable error"), "{}", summary(&snapshot));
     }
 

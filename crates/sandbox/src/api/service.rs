@@ -151,6 +151,9 @@ impl Exchange {
         }
         match &route {
             Route::Health => Ok(full(StatusCode::OK, "text/plain", "ok")),
+            Route::OpenApiTwo if openapi::wants_protobuf(&self.head.headers) => {
+                Ok(full(StatusCode::OK, openapi::PROTOBUF, openapi::SECOND_IN_PROTOBUF))
+            }
             Route::CoreVersions | Route::Groups if negotiate::view(&self.head.headers)? == View::Discovery => {
                 let core = route == Route::CoreVersions;
                 let mounted = if core { BTreeMap::new() } else { self.mounted().await };
@@ -171,7 +174,7 @@ impl Exchange {
             Route::Resources { group, version } => discovery::resources(&world, group, version),
             Route::OpenApi => Ok(openapi::root(&world)),
             Route::OpenApiOf { group, version } => openapi::document(&world, group, version),
-            Route::OpenApiTwo => Err(Failure::not_implemented("OpenAPI 2; there is /openapi/v3")),
+            Route::OpenApiTwo => Ok(openapi::second()),
             Route::Health | Route::Objects(_) | Route::Unknown => Err(Failure::no_such_path()),
         }
     }

@@ -188,6 +188,38 @@ async fn scaling_down_takes_young_pods_and_spares_old_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_great_scale_up_is_given_up_when_the_wish_changes() {
+    let lab = Lab::new();
+    lab.create::<Deployment>(deployment("worker", 0, json!({}))).await;
+    lab.create::<Deployment>(deployment("other", 0, json!({}))).await;
+    pass_seconds(5).await;
+    lab.patch::<Deployment>("worker", json!({ "spec": { "replicas": 600 } })).await;
+    // The wish changes while the controllers are at it: no virtual time passes meanwhile.
+    while lab.pods().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    lab.patch::<Deployment>("worker", json!({ "spec": { "replicas": 0 } })).await;
+    lab.patch::<Deployment>("other", json!({ "spec": { "replicas": 1 } })).await;
+    let mut most = 0;
+    loop {
+        let pods = lab.pods().await;
+        most = most.max(pods.len());
+        if pods.len() == 1 && pods[0].starts_with("other-") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(most < 200, "{most} pods");
+    lab.patch::<Deployment>("worker", json!({ "spec": { "replicas": 600 } })).await;
+    pass_seconds(5).await;
+    assert_eq!(lab.deployment("worker").await.status.unwrap().ready_replicas, Some(600));
+    lab.patch::<Deployment>("worker", json!({ "spec": { "replicas": 1 } })).await;
+    pass_seconds(5).await;
+    assert_eq!(lab.pods().await.len(), 2);
+    lab.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_pod_is_replaced() {
     let lab = Lab::new();
     lab.create::<Deployment>(deployment("worker", 2, json!({}))).await;

@@ -1,11 +1,12 @@
 //! Pods as processes of this machine, on the real clock.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerState, Event, Pod, Secret};
+use k8s_openapi::api::core::v1::{ContainerState, Event, Pod, PodCondition, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The most pods of a test's machine.
+const MOST: usize = 2;
 /// Names the folder of the test that wants this binary to be `up`.
 const UP: &str = "TIDEMARK_TEST_UP";
 
@@ -58,6 +61,7 @@ impl Machine {
     fn at(folder: PathBuf) -> Self {
         let mut settings = Settings::new(std::env::current_exe().unwrap(), folder.join("logs"), &folder);
         settings.shim_arguments = entry("process::shim_entry");
+        settings.max_pods = MOST;
         let options = Options { pods: Pods::Processes(settings), ..Options::default() };
         let sandbox = Sandbox::new(Clock::system(), options);
         let stop = CancellationToken::new();
@@ -72,17 +76,25 @@ impl Machine {
     }
 
     async fn create(&self, spec: Value) {
-        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "pod", "labels": { "tier": "back" } }, "spec": spec });
+        self.create_named("pod", spec).await;
+    }
+
+    async fn create_named(&self, name: &str, spec: Value) {
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "tier": "back" } }, "spec": spec });
         self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     }
 
     /// Waits until the pod is as wanted and returns it.
     async fn until(&self, wanted: impl Fn(&Pod) -> bool + Send) -> Pod {
+        self.until_named("pod", wanted).await
+    }
+
+    async fn until_named(&self, name: &str, wanted: impl Fn(&Pod) -> bool + Send) -> Pod {
         let condition = |pod: Option<&Pod>| pod.is_some_and(&wanted);
-        let found = tokio::time::timeout(PATIENCE, await_condition(self.pods(), "pod", condition)).await;
+        let found = tokio::time::timeout(PATIENCE, await_condition(self.pods(), name, condition)).await;
         match found {
             Ok(pod) => pod.unwrap().unwrap(),
-            Err(_) => panic!("the pod never was as wanted: {:#?}", self.pods().get_opt("pod").await),
+            Err(_) => panic!("the pod never was as wanted: {:#?}", self.pods().get_opt(name).await),
         }
     }
 
@@ -276,7 +288,7 @@ async fn a_crashing_container_is_restarted_and_then_waits() {
     machine.create(shell("echo again; exit 3")).await;
     let pod = machine.until(|pod| waits_for(pod, "CrashLoopBackOff")).await;
     let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
-    assert_eq!(status.restart_count, 2, "the first restart comes at once, the second after a pause");
+    assert_eq!(status.restart_count, 1, "the first restart comes at once, the second has not come yet");
     assert_eq!(status.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
     assert_eq!(machine.log(), "again\nagain\n");
     machine.finish().await;
@@ -298,14 +310,84 @@ async fn a_pod_that_is_never_restarted_ends_with_its_containers() {
 #[tokio::test]
 async fn deleting_a_pod_lets_its_process_end_by_itself() {
     let machine = Machine::new("graceful");
-    machine.create(shell("trap 'echo bye; exit 0' TERM; echo $$$$ > id; while :; do sleep 0.05; done")).await;
+    machine.create(shell("trap 'touch bye; exit 0' TERM; echo $$$$ > id; while :; do sleep 0.05; done")).await;
     machine.until(is_ready).await;
     let id = id_in(&machine.file("id")).await;
     let ending = machine.pods().delete("pod", &DeleteParams::default()).await.unwrap().left();
     assert!(ending.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some()));
     machine.until_gone().await;
     assert!(!runs(id));
-    assert!(machine.log().ends_with("bye\n"), "{:?}", machine.log());
+    assert!(machine.file("bye").exists());
+    let folder = machine.file("logs/default/pod");
+    eventually("the log goes with its pod", || !folder.exists()).await;
+    machine.finish().await;
+}
+
+fn is_unschedulable(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let unplaced = |one: &PodCondition| one.type_ == "PodScheduled" && one.reason.as_deref() == Some("Unschedulable");
+    conditions.iter().any(|condition| unplaced(condition) && condition.status == "False")
+}
+
+#[tokio::test]
+async fn more_pods_than_the_machine_takes_wait_for_a_place() {
+    let machine = Machine::new("full");
+    machine.create_named("first", shell("exec sleep 1000")).await;
+    machine.until_named("first", is_ready).await;
+    let mut once = shell("while ! test -e done; do sleep 0.05; done");
+    once["restartPolicy"] = "Never".into();
+    machine.create_named("second", once).await;
+    machine.until_named("second", is_ready).await;
+    for name in ["third", "fourth"] {
+        machine.create_named(name, shell("exec sleep 1000")).await;
+        let pod = machine.until_named(name, is_unschedulable).await;
+        assert_eq!((pod.status.unwrap().phase.as_deref(), pod.spec.unwrap().node_name), (Some("Pending"), None));
+    }
+    eventually_event(&Api::namespaced(machine.client.clone(), "default"), "FailedScheduling").await;
+    machine.pods().delete("first", &DeleteParams::default()).await.unwrap();
+    machine.until_named("third", is_ready).await;
+    assert!(is_unschedulable(&machine.pods().get("fourth").await.unwrap()));
+    std::fs::write(machine.file("done"), "").unwrap();
+    machine.until_named("fourth", is_ready).await;
+    machine.finish().await;
+}
+
+#[tokio::test]
+async fn a_log_is_bounded_and_private() {
+    let machine = Machine::new("long-log");
+    machine.create(shell("yes 0123456789 | head -c 25000000; echo end; touch written; exec sleep 1000")).await;
+    eventually("the end of the output", || machine.file("written").exists() && machine.log().ends_with("end\n")).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = machine.file("logs/default/pod");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()).collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    assert_eq!(files.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["main.log", "main.log.1"]);
+    for file in files {
+        assert!(file.metadata().unwrap().len() <= 10 * 1024 * 1024);
+        assert_eq!(mode(&file.path()), 0o600);
+    }
+    let older = std::fs::read_to_string(folder.join("main.log.1")).unwrap();
+    assert!(older.starts_with("0123456789\n") && older.ends_with("0123456789\n"), "it is cut between lines");
+    assert_eq!((mode(&machine.file("logs")), mode(&folder)), (0o700, 0o700));
+    let log = folder.join("main.log");
+    machine.finish().await;
+    assert!(log.exists(), "logs outlive the kubelet");
+}
+
+#[tokio::test]
+async fn a_failing_init_container_waits_and_the_pod_stays_pending() {
+    let machine = Machine::new("init-crash");
+    let mut spec = shell("exec sleep 1000");
+    spec["initContainers"] = json!([{ "name": "first", "image": "none", "command": ["false"] }]);
+    machine.create(spec).await;
+    let waiting = |pod: &Pod| {
+        let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref());
+        let state = statuses.and_then(|statuses| statuses.first()?.state.as_ref()?.waiting.as_ref());
+        state.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+    };
+    let pod = machine.until(waiting).await;
+    assert!(waits_for(&pod, "PodInitializing"), "{:?}", pod.status);
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
     machine.finish().await;
 }
 

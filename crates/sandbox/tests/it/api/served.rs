@@ -83,6 +83,50 @@ async fn kubectl_learns_that_the_server_validates_fields() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kubectl_explains_custom_resources_and_learns_what_is_not_there() {
+    let sandbox = sandbox(Options::default());
+    sandbox.install_crds(&tidemark_api::crds()).unwrap();
+    let client = sandbox.client();
+    let document = get(&client, "/openapi/v3/apis/keda.sh/v1alpha1", "application/json").await;
+    let schema = &document["components"]["schemas"]["sh.keda.v1alpha1.ScaledObject"];
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "ScaledObject");
+    assert_eq!(schema["properties"]["spec"]["properties"]["triggers"]["type"], "array");
+    let second = get(&client, "/openapi/v2", "application/json").await;
+    assert_eq!((&second["swagger"], &second["paths"]), (&json!("2.0"), &json!({})));
+    for name in ["spec.v2@v1.0+protobuf", "spec.v2.v1.0+protobuf"] {
+        let accept = format!("application/com.github.proto-openapi.{name}");
+        let request = Request::get("/openapi/v2").header("Accept", accept).body(Body::empty()).unwrap();
+        let response = client.send(request).await.unwrap();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        assert!(body.starts_with(b"\n\x032.0"), "{body:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_of_more_than_a_mebibyte_are_refused() {
+    let client = client();
+    let text = |size: usize| "a".repeat(size);
+    let cases = [
+        ("configmaps", json!({"data": {"a": text(1 << 20)}}), None),
+        ("configmaps", json!({"data": {"a": text(1 << 20), "b": "c"}}), Some("ConfigMap \"x\" is invalid: []: ")),
+        ("secrets", json!({"stringData": {"a": text(1 << 20)}}), None),
+        ("secrets", json!({"stringData": {"a": text((1 << 20) + 1)}}), Some("Secret \"x\" is invalid: data: ")),
+    ];
+    for (plural, mut body, refusal) in cases {
+        body["metadata"] = json!({"name": "x"});
+        let path = format!("/api/v1/namespaces/default/{plural}?dryRun=All");
+        let outcome = send(&client, "POST", &path, body).await;
+        let Some(start) = refusal else {
+            outcome.unwrap();
+            continue;
+        };
+        let status = refused(outcome);
+        assert_eq!(status.code, 422);
+        assert_eq!(status.message, format!("{start}Too long: may not be more than 1048576 bytes"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_done_is_named() {
     let client = client();
     let nodes: Api<Node> = Api::all(client.clone());
