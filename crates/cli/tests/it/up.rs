@@ -91,7 +91,10 @@ async fn what_others_need_is_applied_first_wherever_it_stands() {
     let object = "apiVersion: example.dev/v1\nkind: Widget\nmetadata: {name: x, namespace: late}\n";
     desk.write(
         "m/a.yaml",
-        &format!("{object}---\n{}", workload("shop", "", CRON).replace("name: shop}", "name: shop, namespace: late}")),
+        &format!(
+            "{object}---\n{}",
+            workload("shop", "", CRON).replace("metadata: {name: shop}", "metadata: {name: shop, namespace: late}")
+        ),
     );
     desk.write("m/b.yaml", WIDGETS);
     desk.write("m/c.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: late}\n");

@@ -252,7 +252,8 @@ fn initializing(value: &Value) -> Option<String> {
     let sidecar = |name: &Value| items(spec, "initContainers").any(|one| one["name"] == *name && is_sidecar(one));
     let (index, container) = items(status, "initContainerStatuses").enumerate().find(|(_, one)| {
         let done = one["state"]["terminated"]["exitCode"] == 0;
-        !done && !(one["started"] == true && sidecar(&one["name"]))
+        let beside = one["started"] == true && sidecar(&one["name"]);
+        !done && !beside
     })?;
     let (waiting, terminated) = (&container["state"]["waiting"], &container["state"]["terminated"]);
     let reason = if terminated.is_object() {

@@ -71,6 +71,22 @@ pub(super) fn finalizers(value: &Value, custom: bool, causes: &mut Vec<Cause>) {
     }
 }
 
+/// What is to be said of new finalizers that are allowed and not recommended.
+pub(super) fn discouraged_finalizers(value: &Value, old: Option<&Value>) -> Vec<String> {
+    let known = old.and_then(|old| old["metadata"]["finalizers"].as_array()).map_or(&[][..], Vec::as_slice);
+    let new = value["metadata"]["finalizers"].as_array().into_iter().flatten().filter(|one| !known.contains(one));
+    let plain = |name: &&str| !name.contains('/') && !STANDARD_FINALIZERS.contains(name);
+    new.filter_map(Value::as_str)
+        .filter(plain)
+        .map(|name| {
+            format!(
+                "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+                 accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
+}
+
 fn owners(metadata: &Value, causes: &mut Vec<Cause>) {
     let mut controllers = 0;
     for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {

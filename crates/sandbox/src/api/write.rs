@@ -73,6 +73,7 @@ pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<
     if world.store.get(&resource.collection, call.namespace, &name).is_some() {
         return Err(Failure::already_exists(&resource.group, &resource.plural, &name));
     }
+    warn_of_finalizers(resource, &value, None, &mut warnings);
     let made = Definition::of(resource, &mut value, call, &mut warnings)?;
     if call.query.dry_run {
         return Ok(Written { object: Arc::new(Object::new(value, world.store.revision())), warnings });
@@ -174,6 +175,7 @@ fn replace(
         (row.default)(&mut next);
     }
     validate(resource, &next, Some(&old.value), &old.name)?;
+    warn_of_finalizers(resource, &next, Some(&old.value), &mut warnings);
     let made = Definition::of(resource, &mut next, call, &mut warnings)?;
     if let Some(generation) = old.value["metadata"]["generation"].as_i64() {
         let step = i64::from(new_generation(resource, &next, &old.value));
@@ -439,6 +441,13 @@ fn validate(resource: &Resource, value: &Value, old: Option<&Value>, name: &str)
         Form::Custom(form) => form.schema.check(value, "", &mut causes),
     }
     if causes.is_empty() { Ok(()) } else { Err(resource.invalid(name, &causes)) }
+}
+
+/// Only custom resources may have finalizers without a domain, of which the writer of a new one is told.
+fn warn_of_finalizers(resource: &Resource, value: &Value, old: Option<&Value>, warnings: &mut Vec<String>) {
+    if let Form::Custom(_) = &resource.form {
+        warnings.extend(validation::discouraged_finalizers(value, old));
+    }
 }
 
 /// The resources that a CustomResourceDefinition makes; none for any other object.

@@ -46,19 +46,6 @@ async fn our_definitions_are_served_and_every_rule_of_theirs_is_evaluated() {
     assert!(conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_finalizer_of_existing_operators_is_accepted() {
-    let client = with_ours();
-    send(&client, "POST", OBJECTS, scaled_object(|_| ())).await.unwrap();
-    let patch = json!({"metadata": {"finalizers": ["finalizer.keda.sh"]}});
-    let request = Request::patch(format!("{OBJECTS}/web")).header("Content-Type", "application/merge-patch+json");
-    let response = client.send(request.body(patch.to_string().into_bytes().into()).unwrap()).await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert!(!response.headers().contains_key("warning"), "{:?}", response.headers());
-    let api: Api<ScaledObject> = Api::default_namespaced(client);
-    assert_eq!(api.get("web").await.unwrap().finalizers(), ["finalizer.keda.sh"]);
-}
-
 pub fn gadgets(schema: Value) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

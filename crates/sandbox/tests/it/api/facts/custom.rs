@@ -72,6 +72,24 @@ pub async fn unknown_fields_are_pruned_and_the_status_is_apart(client: Client) {
     assert_eq!((after.spec.polling_interval, after.metadata.generation), (Some(9), Some(2)));
 }
 
+pub async fn the_finalizer_of_existing_operators_is_accepted(client: Client) {
+    define_ours(&client).await;
+    let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
+    send(&client, "POST", &objects, scaled_object(|_| ())).await.unwrap();
+    let patch = json!({"metadata": {"finalizers": ["finalizer.keda.sh"]}, "spec": {"pollingInterval": 9}});
+    let warning = "299 - \"metadata.finalizers: \\\"finalizer.keda.sh\\\": prefer a domain-qualified finalizer name including \
+        a path (/) to avoid accidental conflicts with other finalizer writers\"";
+    for expected in [Some(warning), None] {
+        let request = Request::patch(format!("{objects}/web")).header("Content-Type", "application/merge-patch+json");
+        let response = client.send(request.body(patch.to_string().into_bytes().into()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let told = response.headers().get("warning").map(|value| value.to_str().unwrap());
+        assert_eq!(told, expected, "it is told once, when the finalizer is new");
+    }
+    let api: Api<ScaledObject> = Api::default_namespaced(client.clone());
+    assert_eq!(api.get("web").await.unwrap().metadata.finalizers.unwrap(), ["finalizer.keda.sh"]);
+}
+
 pub async fn an_update_of_a_custom_resource_needs_a_version(client: Client) {
     define_ours(&client).await;
     let objects = path(&client, "apis/keda.sh/v1alpha1", "scaledobjects");
@@ -172,11 +190,11 @@ pub async fn the_most_stable_version_is_preferred(client: Client) {
         definition["spec"]["versions"].as_array_mut().unwrap().push(version);
     }
     define(&client, &read(definition)).await;
-    // A real server learns of a new group a moment later.
+    // A real server learns of a new group a moment later, and of its versions one by one.
     let group = async {
         loop {
             let groups = client.list_api_groups().await.unwrap().groups;
-            match groups.into_iter().find(|group| group.name == "many.example.com") {
+            match groups.into_iter().find(|group| group.name == "many.example.com" && group.versions.len() == 4) {
                 Some(group) => return group,
                 None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
             }

@@ -86,6 +86,7 @@ facts! {
         what_the_schema_forbids_is_refused_with_its_place,
         unknown_fields_are_pruned_and_the_status_is_apart,
         an_update_of_a_custom_resource_needs_a_version,
+        the_finalizer_of_existing_operators_is_accepted,
         a_custom_scale_follows_the_paths_of_its_definition,
         a_null_stands_for_an_absent_field,
         a_definition_that_would_not_be_obeyed_is_refused,
