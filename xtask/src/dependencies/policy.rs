@@ -22,7 +22,10 @@ pub(super) const LICENCES: &[&str] = &[
 pub(super) const SINGLE: &[&str] = &["http", "hyper", "kube", "prost", "rustls", "tokio"];
 
 /// The most crates the `tidemark` binary may be built from, itself included (normal dependencies, Linux on x86-64).
-pub(super) const SHIPPED_CRATES: usize = 340;
+///
+/// Each crate is one more thing to audit, to update and to wait for in a build. The ceiling does not say that a library is
+/// too heavy; it makes growth a decision: whoever needs more raises it in the same change, where it is seen.
+pub(super) const SHIPPED_CRATES: usize = 365;
 
 /// A crate that must not be used, in some or all versions.
 pub(super) struct Ban {

@@ -1,16 +1,17 @@
 //! `postgresql`: the number in the first row of a query.
 //!
-//! The protocol is spoken here, not by a driver crate: of it a query of one row without parameters is needed, which is
-//! the smaller part, and of the answers of a server that the user only names, nothing unbounded may be read.
+//! `tokio-postgres` speaks the protocol. What it leaves to others is here: connection strings with all that the reference
+//! driver understands of them, TLS by `sslmode`, sessions that triggers share, and a bound on what is read of a server that
+//! the user only names.
 
 mod failure;
 mod number;
 mod pool;
-mod scram;
 mod session;
 mod settings;
+mod stream;
 mod tls;
-mod wire;
+mod value;
 
 use std::sync::Arc;
 

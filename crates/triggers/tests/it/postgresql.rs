@@ -333,6 +333,27 @@ async fn an_open_transaction_is_not_passed_on() {
 }
 
 #[tokio::test]
+async fn only_a_session_with_nothing_under_way_is_used_again() {
+    let Some(server) = server() else { return };
+    let named = format!("{server}?application_name=tidemark-again");
+    let door = door();
+    let process = connect(&door, &input(&named, "SELECT pg_backend_pid()", &[])).await.unwrap();
+    let mut last = process.read(&door).await.unwrap()[0].value;
+    for (query, kept) in [
+        ("SELECT 1/0", true),
+        ("SELECT 1; SELECT 2", true),
+        ("COPY (SELECT 1) TO STDOUT", false),
+        // More than is read of an answer.
+        ("SELECT n FROM generate_series(1, 1000000) AS n", false),
+    ] {
+        let _ = read(&door, &input(&named, query, &[])).await;
+        let next = process.read(&door).await.unwrap()[0].value;
+        assert_eq!(next == last, kept, "{query}");
+        last = next;
+    }
+}
+
+#[tokio::test]
 async fn the_host_with_the_wanted_role_is_taken() {
     let Some(server) = server() else { return };
     let address = address(&server);

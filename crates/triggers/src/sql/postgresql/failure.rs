@@ -4,14 +4,18 @@ use std::io;
 use std::time::Duration;
 
 use tidemark_trigger::{ErrorKind, SourceError};
+use tokio_postgres::error::DbError;
 
-use super::scram::Mistrust;
 use super::settings::{Host, Settings};
-use super::wire::{Garbage, ServerError};
 use crate::connect_failure;
 
 /// The most characters of a server's message that are shown.
 const MAX_SHOWN: usize = 200;
+
+/// What is wrong with a server that leaves steps of the login out. It may only pretend to know the password.
+const UNPROVEN: &str = "it left steps out, so that it did not prove that it knows the password";
+/// What is wrong with a server that does not prove its knowledge of the password, or asks for too much work.
+const SCRAM: &str = "its side of SCRAM is wrong, or asks for more than 100,000 rounds";
 
 /// What went wrong.
 pub(super) enum Fault {
@@ -42,19 +46,73 @@ pub(super) enum Fault {
     Configuration(SourceError),
 }
 
-impl From<Garbage> for Fault {
-    fn from(Garbage: Garbage) -> Self {
-        Self::Garbage
+/// What a server says when it refuses.
+pub(super) struct ServerError {
+    /// The SQLSTATE: five letters and digits.
+    code: String,
+    message: String,
+}
+
+impl From<&DbError> for ServerError {
+    fn from(error: &DbError) -> Self {
+        // Nothing else can stand there that could be shown.
+        let code = error.code().code().chars().filter(char::is_ascii_alphanumeric).take(5).collect();
+        Self { code, message: error.message().to_owned() }
     }
 }
 
-impl From<Mistrust> for Fault {
-    fn from(Mistrust(reason): Mistrust) -> Self {
-        Self::Mistrust(reason)
-    }
+/// What a server did that the driver does not understand as a refusal.
+enum Odd {
+    /// The connection was lost.
+    Lost(io::Error),
+    /// A message that says nothing sensible.
+    Nonsense,
+    /// A message that does not belong there.
+    Misplaced,
+    /// Something that the driver has no answer to.
+    Unknown,
 }
 
 impl Fault {
+    /// Logging in failed.
+    pub fn in_login(error: tokio_postgres::Error) -> Self {
+        Self::of_driver(error, |odd| match odd {
+            Odd::Lost(error) => Self::Lost(error),
+            Odd::Nonsense => Self::Mistrust(SCRAM),
+            Odd::Misplaced => Self::Mistrust(UNPROVEN),
+            Odd::Unknown => Self::Method,
+        })
+    }
+
+    /// A query has no answer.
+    pub fn in_query(error: tokio_postgres::Error) -> Self {
+        Self::of_driver(error, |odd| match odd {
+            Odd::Lost(error) => Self::Lost(error),
+            // The one kind of statement of which the driver expects another kind of answer.
+            Odd::Misplaced => Self::Copy,
+            Odd::Nonsense | Odd::Unknown => Self::Garbage,
+        })
+    }
+
+    /// The driver does not name the kinds of its errors; their causes tell.
+    fn of_driver(error: tokio_postgres::Error, other: impl FnOnce(Odd) -> Self) -> Self {
+        if let Some(error) = error.as_db_error() {
+            return Self::Server(error.into());
+        }
+        if error.is_closed() {
+            return Self::Lost(io::ErrorKind::UnexpectedEof.into());
+        }
+        let Some(cause) = error.into_source() else { return other(Odd::Misplaced) };
+        let Ok(error) = cause.downcast::<io::Error>() else { return other(Odd::Unknown) };
+        match error.kind() {
+            _ if connect_failure::tls_cause(&error).is_some() => Self::Lost(*error),
+            io::ErrorKind::FileTooLarge => Self::TooLarge,
+            io::ErrorKind::InvalidData => Self::Garbage,
+            io::ErrorKind::InvalidInput => other(Odd::Nonsense),
+            _ => other(Odd::Lost(*error)),
+        }
+    }
+
     /// Whether the next of `sslmode`'s ways may still work, as the reference driver judges it.
     pub fn next_encryption_may_help(&self, with_tls: bool) -> bool {
         match self {

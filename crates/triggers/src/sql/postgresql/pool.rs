@@ -119,12 +119,10 @@ impl Pool {
             let end = idle[..last].iter().take_while(|(_, used)| used.elapsed() >= keep).count();
             idle.drain(..end).collect()
         };
-        for (session, _) in superfluous {
-            session.end().await;
-        }
+        join_all(superfluous.into_iter().map(|(session, _)| session.end())).await;
         loop {
-            let (mut session, _) = lock(&self.idle).pop()?;
-            if session.works().await {
+            let (session, _) = lock(&self.idle).pop()?;
+            if session.works() {
                 return Some(session);
             }
         }
@@ -134,16 +132,6 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let idle = std::mem::take(self.idle.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for (session, _) in idle {
-            // It waits for nothing.
-            let _ = session.end().now_or_never();
-        }
     }
 }
 

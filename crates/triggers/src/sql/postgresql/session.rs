@@ -1,40 +1,43 @@
 //! One session: connecting, logging in, asking.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use futures::future::poll_fn;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tidemark_trigger::{Door, ErrorKind, SourceError};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::Type;
+use tokio_postgres::{CancelToken, Client, Config, NoTls, Row};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::failure::Fault;
-use super::scram::{self, Exchange};
 use super::settings::{Host, Role, Settings};
+use super::stream::{Bounded, LastByte, Transport};
 use super::tls::{Check, Encryption};
-use super::wire::{self, Message};
+use super::value::Text;
 
 /// Silence after which the system asks whether an idle connection still stands.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Time for the request to cancel a query.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for taking leave.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time without acknowledgement after which the system gives a connection up.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-
-trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
-
-type Stream = BufStream<Box<dyn Transport>>;
+/// The request for TLS: a message of 8 bytes with a number in place of a version. The driver's own would not tell a server
+/// without TLS from one that is none.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// The first row that a query gave.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,12 +47,11 @@ pub(super) struct Answer {
 }
 
 /// What cancels the query of a session, from another connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Cancel {
     host: Host,
     way: Encryption,
-    /// Process and secret, as the server gave them; none when it gave none.
-    key: Vec<u8>,
+    token: CancelToken,
 }
 
 impl Cancel {
@@ -57,22 +59,22 @@ impl Cancel {
     pub async fn send(&self, settings: &Settings, door: &Door) {
         let attempt = async {
             let mut stream = transport(&self.host, self.way, settings, door).await.ok()?;
-            stream.write_all(&wire::cancel(&self.key)).await.ok()?;
-            stream.flush().await.ok()?;
+            self.token.cancel_query_raw(&mut stream, NoTls).await.ok()?;
             // The server closes the connection when it has passed the request on.
             stream.read(&mut [0]).await.ok()
         };
-        if !self.key.is_empty() {
-            let _ = timeout(CANCEL_TIMEOUT, attempt).await;
-        }
+        let _ = timeout(CANCEL_TIMEOUT, attempt).await;
     }
 }
 
 /// A session that is logged in. Dropped in the middle of a query, it ends.
 pub(super) struct Session {
-    stream: Stream,
+    client: Client,
+    /// The one task that reads and writes. It ends with the connection, or with the session.
+    connection: JoinSet<Result<(), tokio_postgres::Error>>,
     endpoint: Arc<str>,
     cancel: Cancel,
+    last: LastByte,
     /// Nothing is under way, no transaction open.
     at_rest: bool,
 }
@@ -130,10 +132,18 @@ impl Session {
         settings: &Settings,
         door: &Door,
     ) -> Result<Self, Fault> {
-        let stream = BufStream::new(transport(host, way, settings, door).await?);
-        let cancel = Cancel { host: host.clone(), way, key: Vec::new() };
-        let mut session = Self { stream, endpoint: host.endpoint().into(), cancel, at_rest: false };
-        session.log_in(settings).await?;
+        let stream = Bounded::new(transport(host, way, settings, door).await?);
+        let last = stream.last();
+        let login = config(settings).connect_raw(stream, NoTls).await;
+        let (client, mut driven) = login.map_err(Fault::in_login)?;
+        let mut connection = JoinSet::new();
+        connection.spawn(async move {
+            // Not its own future, which writes the server's notices to the log.
+            while poll_fn(|context| driven.poll_message(context)).await.transpose()?.is_some() {}
+            Ok(())
+        });
+        let cancel = Cancel { host: host.clone(), way, token: client.cancel_token() };
+        let mut session = Self { client, connection, endpoint: host.endpoint().into(), cancel, last, at_rest: true };
         session.check(role).await?;
         Ok(session)
     }
@@ -150,14 +160,8 @@ impl Session {
 
     /// Whether another query can be sent, as far as one can tell without sending it: the server has neither closed the
     /// connection nor announced that it will.
-    pub async fn works(&mut self) -> bool {
-        let mut byte = [0];
-        let stream = &mut self.stream;
-        let silent = poll_fn(|context| {
-            let read = Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut byte));
-            Poll::Ready(read.is_pending())
-        });
-        self.at_rest && silent.await
+    pub fn works(&self) -> bool {
+        self.at_rest && !self.client.is_closed()
     }
 
     /// Whether the last query ended with nothing under way.
@@ -165,39 +169,54 @@ impl Session {
         self.at_rest
     }
 
-    /// Takes leave, if that is possible at once.
-    pub async fn end(mut self) {
-        let farewell = async {
-            self.stream.write_all(&wire::TERMINATE).await?;
-            self.stream.flush().await
-        };
+    /// Takes leave.
+    pub async fn end(self) {
+        let Self { client, mut connection, .. } = self;
+        drop(client);
         // Whether it arrives is no matter: the server notices the end of the connection too.
-        let _ = futures::poll!(std::pin::pin!(farewell));
+        let _ = timeout(END_TIMEOUT, connection.join_next()).await;
     }
 
     /// Asks for the first row of a query.
     pub async fn query(&mut self, text: &str) -> Result<Answer, Fault> {
         self.at_rest = false;
-        self.send(&wire::query(text)).await?;
-        let (mut answer, mut refusal) = (Answer::default(), None);
-        loop {
-            let message = match self.receive().await {
-                Ok(message) => message,
-                // A server that ends the session says why before it closes the connection.
-                Err(fault) => return Err(refusal.unwrap_or(fault)),
-            };
-            match message.tag {
-                b'D' => answer.row = Some(wire::row(&message.body)?),
-                b'E' => refusal = Some(Fault::Server(wire::server_error(&message.body))),
-                b'G' | b'H' | b'W' => return Err(Fault::Copy),
-                b'Z' => {
-                    self.at_rest = message.body == b"I";
-                    return refusal.map_or(Ok(answer), Err);
-                }
-                // The end of a step, the description of the row, notices.
-                b'1' | b'2' | b'T' | b'n' | b'C' | b's' | b'I' | b'N' | b'S' | b'A' => {}
-                _ => return Err(Fault::Garbage),
+        let mut first = None;
+        let error = match self.run(text, &mut first).await {
+            Ok(()) => {
+                self.at_rest = self.last.is_idle();
+                return answer(first);
             }
+            Err(error) => error,
+        };
+        if error.as_db_error().is_some() {
+            // The answer ends after the refusal, unless the connection does.
+            self.at_rest = self.client.check_connection().await.is_ok() && self.last.is_idle();
+            return Err(Fault::in_query(error));
+        }
+        match (self.cause(error).await, first) {
+            // The rows after the first are too many to be read.
+            (Fault::TooLarge, Some(row)) => answer(Some(row)),
+            (fault, _) => Err(fault),
+        }
+    }
+
+    /// Unnamed all through, so that a pooler in between has nothing to remember.
+    async fn run(&self, text: &str, first: &mut Option<Row>) -> Result<(), tokio_postgres::Error> {
+        let mut rows = pin!(self.client.query_typed_raw(text, std::iter::empty::<(i32, Type)>()).await?);
+        while let Some(row) = rows.try_next().await? {
+            first.get_or_insert(row);
+        }
+        Ok(())
+    }
+
+    /// Why a query has no answer: when the connection has ended, its task knows.
+    async fn cause(&mut self, error: tokio_postgres::Error) -> Fault {
+        if !error.is_closed() {
+            return Fault::in_query(error);
+        }
+        match self.connection.join_next().await {
+            Some(Ok(Err(error))) => Fault::in_query(error),
+            _ => Fault::in_query(error),
         }
     }
 
@@ -206,104 +225,47 @@ impl Session {
             Role::Any => return Ok(()),
             Role::ReadWrite => ("SHOW transaction_read_only", "off"),
             Role::ReadOnly => ("SHOW transaction_read_only", "on"),
-            Role::Primary => ("SELECT pg_catalog.pg_is_in_recovery()", "f"),
-            Role::Standby => ("SELECT pg_catalog.pg_is_in_recovery()", "t"),
+            Role::Primary => ("SELECT pg_catalog.pg_is_in_recovery()::text", "false"),
+            Role::Standby => ("SELECT pg_catalog.pg_is_in_recovery()::text", "true"),
         };
         let answer = self.query(query).await?;
         let value = answer.row.and_then(|row| row.into_iter().next().flatten());
         if value.as_deref() == Some(wanted) { Ok(()) } else { Err(Fault::Role) }
     }
+}
 
-    async fn log_in(&mut self, settings: &Settings) -> Result<(), Fault> {
-        let own = [("user", settings.user.expose()), ("database", &settings.database), ("client_encoding", "UTF8")];
-        let others = settings.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.send(&wire::startup(own.into_iter().chain(others))).await?;
-        self.authenticate(settings).await?;
-        loop {
-            let message = self.receive().await?;
-            match message.tag {
-                b'Z' => {
-                    self.at_rest = true;
-                    return Ok(());
-                }
-                b'E' => return Err(Fault::Server(wire::server_error(&message.body))),
-                b'K' => self.cancel.key = message.body,
-                b'S' | b'N' => {}
-                _ => return Err(Fault::Garbage),
+fn answer(row: Option<Row>) -> Result<Answer, Fault> {
+    let text = |row: &Row, column| row.try_get::<_, Option<Text>>(column).map(|value| value.map(|Text(text)| text));
+    let row = row.map(|row| (0..row.len()).map(|column| text(&row, column)).collect::<Result<_, _>>());
+    Ok(Answer { row: row.transpose().map_err(|_| Fault::Garbage)? })
+}
+
+/// What the driver needs to log in. TLS is made before it has the connection.
+fn config(settings: &Settings) -> Config {
+    let mut config = Config::new();
+    config.ssl_mode(SslMode::Disable).user(settings.user.expose()).password(settings.password.expose());
+    config.dbname(&settings.database);
+    let mut options = String::new();
+    for (name, value) in &settings.parameters {
+        match name.as_str() {
+            "application_name" => {
+                config.application_name(value);
             }
+            "options" => options.insert_str(0, value),
+            _ => options += &format!(" -c {}={}", escaped(name), escaped(value)),
         }
     }
+    config.options(options);
+    config
+}
 
-    async fn authenticate(&mut self, settings: &Settings) -> Result<(), Fault> {
-        let (kind, content) = self.authentication().await?;
-        match kind {
-            0 => return Ok(()),
-            3 => self.send(&wire::password(settings.password.expose())).await?,
-            5 => {
-                let text = scram::md5(&settings.user, &settings.password, &content);
-                self.send(&wire::password(&text)).await?;
-            }
-            10 if wire::texts(&content).iter().any(|name| name == scram::MECHANISM) => {
-                self.prove(Exchange::new(&settings.password)?).await?;
-            }
-            _ => return Err(Fault::Method),
-        }
-        match self.authentication().await? {
-            (0, _) => Ok(()),
-            _ => Err(Fault::Garbage),
-        }
-    }
-
-    async fn prove(&mut self, exchange: Exchange) -> Result<(), Fault> {
-        self.send(&wire::sasl_first(scram::MECHANISM, &exchange.first())).await?;
-        let challenge = self.proving(11).await?;
-        let challenge = String::from_utf8(challenge).map_err(|_| Fault::Garbage)?;
-        // The server says how much work this is; other tasks must not wait for it.
-        let proof = tokio::task::spawn_blocking(move || exchange.prove(&challenge)).await;
-        let proof = proof.map_err(|_| Fault::Mistrust("the password could not be prepared"))??;
-        self.send(&wire::message(b'p', proof.message.as_bytes())).await?;
-        let verdict = self.proving(12).await?;
-        proof.verify(&String::from_utf8_lossy(&verdict))?;
-        Ok(())
-    }
-
-    /// What comes with a step of the proof. A server that skips one may only pretend to know the password.
-    async fn proving(&mut self, step: u32) -> Result<Vec<u8>, Fault> {
-        match self.authentication().await? {
-            (kind, content) if kind == step => Ok(content),
-            (0, _) => Err(Fault::Mistrust(scram::UNPROVEN)),
-            _ => Err(Fault::Garbage),
-        }
-    }
-
-    /// The next step of the login that the server asks for.
-    async fn authentication(&mut self) -> Result<(u32, Vec<u8>), Fault> {
-        loop {
-            let message = self.receive().await?;
-            match message.tag {
-                b'R' => {
-                    let (kind, content) = wire::authentication(&message.body)?;
-                    return Ok((kind, content.to_vec()));
-                }
-                b'E' => return Err(Fault::Server(wire::server_error(&message.body))),
-                b'N' | b'v' => {}
-                _ => return Err(Fault::Garbage),
-            }
-        }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.stream.write_all(bytes).await.map_err(Fault::Lost)?;
-        self.stream.flush().await.map_err(Fault::Lost)
-    }
-
-    async fn receive(&mut self) -> Result<Message, Fault> {
-        match wire::read(&mut self.stream).await.map_err(Fault::Lost)? {
-            Ok(message) => Ok(message),
-            Err(oversize) if oversize.plausible => Err(Fault::TooLarge),
-            Err(_) => Err(Fault::Garbage),
-        }
-    }
+/// One word of the server's command line.
+fn escaped(text: &str) -> String {
+    let character = |character: char| {
+        let special = character == '\\' || character.is_ascii_whitespace() || character == '\u{b}';
+        special.then_some('\\').into_iter().chain([character])
+    };
+    text.chars().flat_map(character).collect()
 }
 
 async fn transport(
@@ -347,7 +309,7 @@ async fn tls(host: &Host, check: Check, settings: &Settings, door: &Door) -> Res
     })?;
     let mut stream = tcp(host).await.map_err(Fault::Connect)?;
     if !settings.tls.direct {
-        stream.write_all(&wire::SSL_REQUEST).await.map_err(Fault::Lost)?;
+        stream.write_all(&SSL_REQUEST).await.map_err(Fault::Lost)?;
         // Nothing may be read beyond this byte: what follows is TLS, or else somebody in between slipped it in.
         match stream.read_u8().await.map_err(Fault::Lost)? {
             b'S' => {}
@@ -356,4 +318,19 @@ async fn tls(host: &Host, check: Check, settings: &Settings, door: &Door) -> Res
         }
     }
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(Fault::Tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_the_session_become_words_of_the_command_line() {
+        let text = "user=u options='-c geqo=off' search_path='a, b\\\\c' statement_timeout=100 application_name='x y'";
+        let config = config(&Settings::parse(text).unwrap());
+        let expected = "-c geqo=off -c search_path=a,\\ b\\\\c -c statement_timeout=100";
+        assert_eq!(config.get_options(), Some(expected));
+        assert_eq!(config.get_application_name(), Some("x y"));
+        assert_eq!((config.get_user(), config.get_dbname()), (Some("u"), Some("u")));
+    }
 }
