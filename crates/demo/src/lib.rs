@@ -11,6 +11,7 @@ mod worker;
 use std::future::Future;
 
 use clap::Subcommand;
+use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -33,17 +34,20 @@ pub enum Demo {
 ///
 /// # Errors
 /// The program cannot do its work, and trying again would not help.
-pub async fn run(demo: Demo) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
-    let asked_to_stop = stop_signal()?;
-    let program = program(demo, stop.clone());
-    tokio::pin!(program);
-    tokio::select! {
-        biased;
-        outcome = &mut program => return outcome,
-        () = asked_to_stop => stop.cancel(),
-    }
-    program.await
+// Boxed here, so that the programs are compiled with this crate and not again with the command.
+pub fn run(demo: Demo) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        let stop = CancellationToken::new();
+        let asked_to_stop = stop_signal()?;
+        let program = program(demo, stop.clone());
+        tokio::pin!(program);
+        tokio::select! {
+            biased;
+            outcome = &mut program => return outcome,
+            () = asked_to_stop => stop.cancel(),
+        }
+        program.await
+    })
 }
 
 async fn program(demo: Demo, stop: CancellationToken) -> anyhow::Result<()> {

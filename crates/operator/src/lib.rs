@@ -27,6 +27,7 @@ mod watches;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use kube::Client;
 use tidemark_trigger::Door;
 use tokio_util::sync::CancellationToken;
@@ -69,17 +70,20 @@ impl Operator {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        // Subscribed before the first observation can be made.
-        let observations = self.ctx.observer.subscribe();
-        let quiet = CancellationToken::new();
-        let events = events::run(self.ctx.clone(), observations, quiet.clone());
-        let index = async {
-            let result = index::run(self.ctx.clone(), shutdown).await;
-            quiet.cancel();
+    // Boxed here, so that what it consists of is compiled with this crate and not again with those that use it.
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            // Subscribed before the first observation can be made.
+            let observations = self.ctx.observer.subscribe();
+            let quiet = CancellationToken::new();
+            let events = events::run(self.ctx.clone(), observations, quiet.clone());
+            let index = async {
+                let result = index::run(self.ctx.clone(), shutdown).await;
+                quiet.cancel();
+                result
+            };
+            let (result, ()) = tokio::join!(index, events);
             result
-        };
-        let (result, ()) = tokio::join!(index, events);
-        result
+        })
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::client::Body;
@@ -125,7 +126,8 @@ impl Sandbox {
     }
 
     /// Runs the controllers until `shutdown`; then everything that they started has ended.
-    pub async fn run(&self, shutdown: CancellationToken) {
-        controllers::run(self.client(), self.shared.clock, self.options.clone(), shutdown).await;
+    // Boxed here, so that the controllers are compiled with this crate and not again with those that use it.
+    pub fn run(&self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(controllers::run(self.client(), self.shared.clock, self.options.clone(), shutdown))
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +22,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
 
 /// A client gets this long for the TLS handshake, from then to its first request, and for the head of each request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,17 +41,31 @@ pub struct PeerCertificate(pub CertificateDer<'static>);
 ///
 /// A connection that fails disturbs no other. The future ends when all connections have ended, at most two seconds
 /// after the shutdown.
-pub async fn serve<S, B>(
+// Boxed at once, so that the server is compiled here, and once.
+pub fn serve<S, B>(
     listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
     service: S,
     shutdown: CancellationToken,
-) where
+) -> BoxFuture<'static, ()>
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let service = service.map_response(|response| response.map(|body| body.map_err(Into::into).boxed_unsync()));
+    Box::pin(accept(listener, tls, BoxCloneSyncService::new(service), shutdown))
+}
+
+type Boxed = BoxCloneSyncService<Request<Incoming>, Response<UnsyncBoxBody<Bytes, BoxError>>, Infallible>;
+
+async fn accept(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    service: Boxed,
+    shutdown: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -75,17 +93,12 @@ pub async fn serve<S, B>(
     connections.shutdown().await;
 }
 
-async fn connection<S, B>(
+async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    service: S,
+    service: Boxed,
     watcher: hyper_util::server::graceful::Watcher,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+) {
     // Small answers must not wait for the peer's acknowledgement.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
