@@ -1,4 +1,4 @@
-//! Annotations by which a user steers a ScaledObject.
+//! Annotations by which a user steers scaling, and those that the operator writes.
 
 pub use tidemark_engine::controls::{
     BadAnnotation, FORCE_ACTIVATION, PAUSED, PAUSED_REPLICAS, PAUSED_SCALE_IN, PAUSED_SCALE_OUT, read as controls,
@@ -8,3 +8,9 @@ pub use tidemark_engine::controls::{
 pub const HPA_EXCLUDED_LABELS: &str = "scaledobject.keda.sh/hpa-excluded-labels";
 /// `"true"`: the webhook lets the ScaledObject take over an HPA that exists already.
 pub const TRANSFER_HPA_OWNERSHIP: &str = "scaledobject.keda.sh/transfer-hpa-ownership";
+/// On an HPA: `"false"` lets the webhook ignore that the HPA belongs to another ScaledObject.
+pub const HPA_OWNERSHIP: &str = "validations.keda.sh/hpa-ownership";
+/// Comma-separated label keys of a ScaledJob that are not copied to its Jobs; blanks are significant.
+pub const JOB_EXCLUDED_LABELS: &str = "scaledjob.keda.sh/job-excluded-labels";
+/// On a Job: the generation of the ScaledJob that made it.
+pub const JOB_GENERATION: &str = "scaledjob.keda.sh/generation";

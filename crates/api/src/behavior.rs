@@ -1,12 +1,15 @@
 //! `spec.advanced.horizontalPodAutoscalerConfig.behavior`: the fields of autoscaling/v2's behavior.
 //!
-//! Own types, because the schema of a custom resource needs what the core type's does not carry (the bounds of the
-//! stabilization window) and the core type derives no schema here.
+//! Own types, because the core types lose fields that they do not know and have no descriptions for the schema. The schema
+//! itself is the API server's own ([`crate::crds`]).
 
 use k8s_openapi::api::autoscaling::v2 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::UnknownFields;
 
 /// How fast and by how much the HPA may scale in each direction.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +21,10 @@ pub struct HpaBehavior {
     /// Rules for scaling out. Without them: no window, the larger of 4 pods and 100 % per 15 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_up: Option<ScalingRules>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// Rules for one direction.
@@ -26,19 +33,21 @@ pub struct HpaBehavior {
 pub struct ScalingRules {
     /// Bounds on the change within a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub policies: Option<Vec<ScalingPolicy>>,
     /// Which policy counts: `Max`, `Min` or `Disabled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select_policy: Option<String>,
     /// Seconds over which past recommendations are considered, 0 to 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 3600))]
     pub stabilization_window_seconds: Option<i32>,
     /// Deviation of the metric from its target within which nothing changes, such as `0.05`. Without it, 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "quantity_schema")]
-    pub tolerance: Option<Quantity>,
+    #[schemars(with = "Option<String>")]
+    pub tolerance: Option<IntOrString>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// One bound on the change within a period.
@@ -52,14 +61,10 @@ pub struct ScalingPolicy {
     pub type_: String,
     /// The change allowed within the period, above 0.
     pub value: i32,
-}
-
-fn quantity_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
-        "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
-        "x-kubernetes-int-or-string": true
-    })
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 impl From<HpaBehavior> for core::HorizontalPodAutoscalerBehavior {
@@ -74,7 +79,10 @@ impl From<ScalingRules> for core::HPAScalingRules {
             policies: rules.policies.map(|policies| policies.into_iter().map(Into::into).collect()),
             select_policy: rules.select_policy,
             stabilization_window_seconds: rules.stabilization_window_seconds,
-            tolerance: rules.tolerance,
+            tolerance: rules.tolerance.map(|tolerance| match tolerance {
+                IntOrString::Int(number) => Quantity(number.to_string()),
+                IntOrString::String(text) => Quantity(text),
+            }),
         }
     }
 }

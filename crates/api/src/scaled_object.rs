@@ -9,9 +9,12 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tidemark_engine::activation::Policy;
+use tidemark_engine::composite::Source;
 
-use crate::DEFAULT_HPA_PREFIX;
 use crate::behavior::HpaBehavior;
+pub use crate::status::TriggerActivity;
+use crate::status::date_time;
+use crate::{Condition, DEFAULT_HPA_PREFIX, ScaleTriggers, UnknownFields};
 
 /// `pollingInterval` when unset, in seconds.
 pub const DEFAULT_POLLING_INTERVAL: i32 = 30;
@@ -88,6 +91,10 @@ pub struct ScaledObjectSpec {
     /// What to report for a trigger that cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// Reference to the workload.
@@ -106,6 +113,10 @@ pub struct ScaleTarget {
     /// The container whose environment feeds the parameters that end in `FromEnv`. The first one when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_source_container_name: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 impl ScaleTarget {
@@ -133,6 +144,10 @@ pub struct Advanced {
     /// One metric out of several triggers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_modifiers: Option<ScalingModifiers>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// The HorizontalPodAutoscaler that is made for the object.
@@ -145,6 +160,10 @@ pub struct HpaConfig {
     /// The HPA's name. `keda-hpa-<name of the object>` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// A formula over the triggers' values.
@@ -164,53 +183,14 @@ pub struct ScalingModifiers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "modifiers_metric_type")]
     pub metric_type: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 fn modifiers_metric_type(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["AverageValue", "Value"]})
-}
-
-/// One event source.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleTriggers {
-    /// The trigger type, such as `rabbitmq`.
-    #[serde(rename = "type")]
-    #[schemars(length(min = 1))]
-    pub type_: String,
-    /// Unique within the object; used in formulas and telemetry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Answer the HPA from the last poll.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub use_cached_metrics: Option<bool>,
-    /// The trigger's parameters.
-    pub metadata: BTreeMap<String, String>,
-    /// Where parameters come from that must not stand here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authentication_ref: Option<AuthenticationRef>,
-    /// `AverageValue` (unset) or `Value`; for cpu and memory `Utilization` or `AverageValue`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metric_type: Option<String>,
-}
-
-/// Reference to a TriggerAuthentication or ClusterTriggerAuthentication.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AuthenticationRef {
-    /// Its name.
-    pub name: String,
-    /// Its kind. `TriggerAuthentication` when unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<AuthenticationKind>,
-}
-
-/// The kinds that hold authentication parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum AuthenticationKind {
-    #[default]
-    TriggerAuthentication,
-    ClusterTriggerAuthentication,
 }
 
 /// What to report for a trigger that cannot be read.
@@ -227,6 +207,10 @@ pub struct Fallback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "fallback_behavior")]
     pub behavior: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 fn fallback_behavior(_: &mut SchemaGenerator) -> Schema {
@@ -284,6 +268,10 @@ pub struct ScaledObjectStatus {
     /// The distinct names of authentication references, joined by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentications_types: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// A resolved kind.
@@ -293,22 +281,6 @@ pub struct GroupVersionKindResource {
     pub version: String,
     pub kind: String,
     pub resource: String,
-}
-
-/// A condition; it carries no transition time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Condition {
-    /// Ready, Active, Fallback, Paused or HPAActive.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// True, False or Unknown.
-    pub status: String,
-    /// One word for machines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// A sentence for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
 }
 
 /// How reading a metric has gone.
@@ -321,18 +293,6 @@ pub struct Health {
     /// `Happy` or `Failing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-}
-
-/// Activity of one metric.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TriggerActivity {
-    #[serde(default)]
-    pub is_active: bool,
-}
-
-fn date_time(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "format": "date-time"})
 }
 
 impl ScaledObjectSpec {
@@ -359,9 +319,28 @@ impl ScaledObjectSpec {
             idle_replicas: self.idle_replica_count,
             cooldown: seconds(self.cooldown_period.unwrap_or(DEFAULT_COOLDOWN_PERIOD)),
             initial_cooldown: seconds(self.initial_cooldown_period.unwrap_or(0)),
-            fallback_replicas: self.fallback.as_ref().map(|fallback| fallback.replicas),
+            fallback_replicas: self.fallback().map(|fallback| fallback.replicas),
             created,
         }
+    }
+
+    /// `fallback` in the engine's terms; `None` where there is none that can be used.
+    pub fn fallback(&self) -> Option<tidemark_engine::fallback::Fallback> {
+        let fallback = self.fallback.as_ref()?;
+        let behavior = fallback.behavior.as_deref().unwrap_or_default();
+        tidemark_engine::fallback::Fallback::new(fallback.failure_threshold, fallback.replicas, behavior)
+    }
+
+    /// `advanced.scalingModifiers` in the engine's terms; `None` where no member is set.
+    pub fn modifiers(&self) -> Option<Source<'_>> {
+        let modifiers = self.advanced.as_ref()?.scaling_modifiers.as_ref()?;
+        let source = Source {
+            formula: modifiers.formula.as_deref().unwrap_or_default(),
+            target: modifiers.target.as_deref().unwrap_or_default(),
+            activation_target: modifiers.activation_target.as_deref().unwrap_or_default(),
+            metric_type: modifiers.metric_type.as_deref().unwrap_or_default(),
+        };
+        source.in_use().then_some(source)
     }
 }
 
@@ -378,4 +357,45 @@ impl ScaledObject {
 
 fn seconds(count: i32) -> Duration {
     Duration::from_secs(u64::try_from(count).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tidemark_engine::fallback::Behavior;
+
+    use super::*;
+
+    fn spec(more: Value) -> ScaledObjectSpec {
+        let mut spec = json!({"scaleTargetRef": {"name": "web"}, "triggers": []});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn a_fallback_without_a_behavior_is_static() {
+        let fallback = spec(json!({"fallback": {"failureThreshold": 3, "replicas": 6}})).fallback().unwrap();
+        assert_eq!((fallback.failure_threshold, fallback.replicas, fallback.behavior), (3, 6, Behavior::Static));
+        let lower = json!({"fallback": {"failureThreshold": 0, "replicas": 0, "behavior": "currentReplicasIfLower"}});
+        assert_eq!(spec(lower).fallback().unwrap().behavior, Behavior::CurrentReplicasIfLower);
+    }
+
+    #[test]
+    fn a_fallback_that_cannot_be_used_is_none() {
+        for (threshold, replicas) in [(-1, 1), (1, -1)] {
+            let spec = spec(json!({"fallback": {"failureThreshold": threshold, "replicas": replicas}}));
+            assert_eq!(spec.fallback(), None);
+            assert_eq!(spec.policy(Timestamp::UNIX_EPOCH).fallback_replicas, None);
+        }
+        assert_eq!(spec(json!({})).fallback(), None);
+    }
+
+    #[test]
+    fn modifiers_are_used_when_a_member_is_set() {
+        for unused in [json!({}), json!({"advanced": {}}), json!({"advanced": {"scalingModifiers": {"formula": ""}}})] {
+            assert_eq!(spec(unused).modifiers(), None);
+        }
+        let used = spec(json!({"advanced": {"scalingModifiers": {"formula": "a", "target": "2"}}}));
+        assert_eq!(used.modifiers(), Some(Source { formula: "a", target: "2", ..Source::default() }));
+    }
 }
