@@ -8,6 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::reason::Reason;
 use crate::verdict::{Status, Verdict};
 
+pub use crate::outcome::{Outcome, TriggerState};
+
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -52,25 +56,6 @@ pub struct Controls {
     pub scale_in_paused: bool,
     pub scale_out_paused: bool,
     pub force_activation: bool,
-}
-
-/// The latest outcome of one trigger's metric, as far as activity goes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TriggerState {
-    /// The external metric's name.
-    pub metric: Arc<str>,
-    pub outcome: Outcome,
-}
-
-/// What is known of a trigger's metric.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// Not read yet.
-    Unknown,
-    /// Read; `active` is what the trigger type said of the value.
-    Read { value: f64, active: bool },
-    /// The last read failed. The text carries no secret.
-    Failed { error: Arc<str> },
 }
 
 /// What was found and done before: survives from one decision to the next (and, in the status, a restart).
@@ -141,7 +126,8 @@ pub struct Decision {
 /// make an object active by themselves, but keep it active when there is nothing else. `replicas` is `None` when the
 /// scale target could not be read.
 ///
-/// Only when every trigger was read and is quiet may the workload go to zero or idle. A trigger that was not read yet
+/// Only when every trigger was read and is quiet may the workload go to zero or idle: not while a fallback stands in for
+/// one, and not while one fails, whatever the fallback asks for. A trigger that was not read yet
 /// leaves the Active condition alone, unless another one is active; no trigger at all is as good as one not read.
 ///
 /// To be called when a trigger was read, and not merely because a cooldown has ended: what was read before its end says
@@ -155,16 +141,36 @@ pub fn decide(
     memory: Memory,
     now: Timestamp,
 ) -> Decision {
+    let known = Known { triggers, reasons: triggers.iter().map(reason_of).collect() };
+    decide_on(policy, controls, known, resource_triggers, replicas, memory, now)
+}
+
+/// What a decision rests on: the states that count, and what there is to say of them.
+pub(crate) struct Known<'a> {
+    pub(crate) triggers: &'a [TriggerState],
+    pub(crate) reasons: Vec<Reason>,
+}
+
+pub(crate) fn decide_on(
+    policy: &Policy,
+    controls: Controls,
+    known: Known<'_>,
+    resource_triggers: usize,
+    replicas: Option<i32>,
+    memory: Memory,
+    now: Timestamp,
+) -> Decision {
     if controls.paused {
         return paused(controls, replicas);
     }
+    let Known { triggers, reasons } = known;
     let mut decision = Decision {
         action: Action::Nothing,
         active: false,
         ready_condition: Some(Verdict::new(Status::True, "ScaledObjectReady", "the triggers are read and scaled on")),
         active_condition: None,
         last_active: None,
-        reasons: triggers.iter().map(reason_of).collect(),
+        reasons,
     };
     let resource_only = triggers.is_empty() && resource_triggers > 0;
     if resource_only {
@@ -173,8 +179,8 @@ pub fn decide(
     if controls.force_activation {
         decision.reasons.push(Reason::Forced);
     }
-    let read_active = triggers.iter().any(|trigger| matches!(trigger.outcome, Outcome::Read { active: true, .. }));
-    decision.active = read_active || resource_only || controls.force_activation;
+    let by_trigger = triggers.iter().any(|trigger| trigger.outcome.is_active());
+    decision.active = by_trigger || resource_only || controls.force_activation;
     decision.last_active = decision.active.then_some(now);
     let Some(replicas) = replicas else {
         decision.ready_condition = Some(replicas_unknown());
@@ -182,7 +188,7 @@ pub fn decide(
         return decision;
     };
     if decision.active {
-        decision.active_condition = Some(active_verdict(read_active || resource_only));
+        decision.active_condition = Some(active_verdict(triggers, by_trigger || resource_only));
         while_active(policy, controls, triggers, replicas, &mut decision);
     } else {
         let known = |trigger: &TriggerState| trigger.outcome != Outcome::Unknown;
@@ -254,7 +260,9 @@ fn while_inactive(
     let may_deactivate =
         if policy.idle_replicas.is_some() { replicas > rest } else { replicas > 0 && policy.min_replicas == 0 };
     if let Some(failures) = failures(triggers) {
-        match policy.fallback_replicas {
+        // A nil that no formula will ever see is a failure that nothing stands in for.
+        let to_no_formula = triggers.iter().any(|trigger| matches!(trigger.outcome, Outcome::Nil { .. }));
+        match policy.fallback_replicas.filter(|_| !to_no_formula) {
             None => {
                 let message = format!("no trigger is active, and these could not be read: {failures}");
                 decision.ready_condition = Some(Verdict::new(Status::False, "TriggerError", message));
@@ -321,13 +329,28 @@ fn deactivate(
     decision.reasons.push(reason);
 }
 
-fn reason_of(trigger: &TriggerState) -> Reason {
+/// What there is to say of a trigger's metric by itself.
+pub(crate) fn reason_of(trigger: &TriggerState) -> Reason {
     let metric = Arc::clone(&trigger.metric);
     match &trigger.outcome {
         Outcome::Unknown => Reason::TriggerUnknown { metric },
-        Outcome::Read { value, active: true } => Reason::TriggerActive { metric, value: *value },
-        Outcome::Read { value, active: false } => Reason::TriggerInactive { metric, value: *value },
-        Outcome::Failed { error } => Reason::TriggerFailed { metric, error: Arc::clone(error) },
+        Outcome::Announced => Reason::TriggerAnnounced { metric },
+        Outcome::Read { value, active: true } | Outcome::Partial { value, active: true, .. } => {
+            Reason::TriggerActive { metric, value: *value }
+        }
+        Outcome::Read { value, active: false } | Outcome::Partial { value, active: false, .. } => {
+            Reason::TriggerInactive { metric, value: *value }
+        }
+        Outcome::Failed { error } | Outcome::Nil { error, .. } => {
+            Reason::TriggerFailed { metric, error: Arc::clone(error) }
+        }
+        Outcome::Fallback { replicas, milli, failures, error, .. } => Reason::TriggerFallback {
+            metric,
+            replicas: *replicas,
+            milli: *milli,
+            failures: *failures,
+            error: Arc::clone(error),
+        },
     }
 }
 
@@ -335,8 +358,15 @@ fn at(replicas: i32, rest: i32) -> Reason {
     if replicas == rest { Reason::AtRest { replicas } } else { Reason::LeftToHpa { replicas } }
 }
 
-fn active_verdict(by_trigger: bool) -> Verdict {
-    let message = if by_trigger { "a trigger is active" } else { "activation is forced by annotation" };
+fn active_verdict(triggers: &[TriggerState], by_trigger: bool) -> Verdict {
+    let mut active = triggers.iter().map(|trigger| &trigger.outcome).filter(|outcome| outcome.is_active()).peekable();
+    let message = if !by_trigger {
+        "activation is forced by annotation"
+    } else if active.peek().is_some() && active.all(|outcome| matches!(outcome, Outcome::Fallback { .. })) {
+        "the fallback stands in for a trigger that could not be read"
+    } else {
+        "a trigger is active"
+    };
     Verdict::new(Status::True, "ScalerActive", message)
 }
 
@@ -349,10 +379,7 @@ fn replicas_unknown() -> Verdict {
 fn failures(triggers: &[TriggerState]) -> Option<String> {
     let failures: Vec<String> = triggers
         .iter()
-        .filter_map(|trigger| match &trigger.outcome {
-            Outcome::Failed { error } => Some(format!("{}: {error}", trigger.metric)),
-            _ => None,
-        })
+        .filter_map(|trigger| trigger.outcome.failure().map(|error| format!("{}: {error}", trigger.metric)))
         .collect();
     (!failures.is_empty()).then(|| failures.join("; "))
 }

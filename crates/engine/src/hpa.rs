@@ -1,6 +1,7 @@
-//! The algorithm of the HorizontalPodAutoscaler (autoscaling/v2 of Kubernetes 1.36) for External metrics.
+//! The algorithm of the HorizontalPodAutoscaler (autoscaling/v2 of Kubernetes 1.36) for External, Resource and
+//! ContainerResource metrics.
 //!
-//! One call of [`decide`] is one pass of kube-controller-manager's HPA controller: same arithmetic, same order, same
+//! One call of [`decide_all`] is one pass of kube-controller-manager's HPA controller: same arithmetic, same order, same
 //! conditions. What the controller does around it (reading `/scale`, pods and metrics, writing replicas, status and
 //! events) is its own.
 
@@ -9,6 +10,7 @@ mod metrics;
 mod normalise;
 #[cfg(test)]
 mod properties;
+mod resource;
 #[cfg(test)]
 mod tests;
 
@@ -17,10 +19,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::metric;
 use crate::reason::Reason;
 use crate::verdict::{Status, Verdict};
 
+use metrics::Situation;
+
 pub use condition::{Health, hpa_health};
+pub use resource::{PerPod, Phase, Pod, PodTiming, Ready, Resource, ResourceTarget, Usage};
 
 /// What an HPA asks for, defaults applied as the API server does.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,13 +35,13 @@ pub struct Spec {
     pub min_replicas: i32,
     /// `spec.maxReplicas`, at least the minimum.
     pub max_replicas: i32,
-    /// `spec.metrics`; each is an External metric.
+    /// `spec.metrics`.
     pub metrics: Vec<Metric>,
-    /// `spec.behavior`; without it other limits hold, see [`decide`].
+    /// `spec.behavior`; without it other limits hold, see [`decide_all`].
     pub behavior: Option<Behavior>,
 }
 
-/// An External metric.
+/// A metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metric {
     /// Name for the reasons.
@@ -43,13 +49,24 @@ pub struct Metric {
     pub target: Target,
 }
 
-/// A metric's target in thousandths, above 0.
+/// A metric's target, above 0, which also tells its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Per replica.
+    /// Of an External metric, per replica, in thousandths.
     AverageValue(i64),
-    /// In all.
+    /// Of an External metric, in all, in thousandths.
     Value(i64),
+    /// Of a Resource or ContainerResource metric.
+    Resource(ResourceTarget),
+}
+
+impl From<metric::Target> for Target {
+    fn from(target: metric::Target) -> Self {
+        match target {
+            metric::Target::AverageValue(milli) => Self::AverageValue(milli),
+            metric::Target::Value(milli) => Self::Value(milli),
+        }
+    }
 }
 
 /// `spec.behavior`, every member filled as the API server does.
@@ -137,8 +154,34 @@ pub struct Observed {
     pub pods: i32,
 }
 
-/// What reading a metric gave: the sum of its items in thousandths.
+/// What reading an External metric gave: the sum of its items in thousandths.
 pub type Reading = Result<i64, Failure>;
+
+/// What was measured for a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measured {
+    /// For an External metric.
+    External(Reading),
+    /// For a Resource or ContainerResource metric: all pods of the selector, with their samples.
+    Pods(Result<Vec<Pod>, Failure>),
+}
+
+impl From<Reading> for Measured {
+    fn from(reading: Reading) -> Self {
+        Self::External(reading)
+    }
+}
+
+/// How the proposal of a metric of pods came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodsOutcome {
+    /// The usage asks for it.
+    Wanted,
+    /// The usage is near enough to the target for no change.
+    WithinTolerance,
+    /// Pods that do not count might turn the direction around, so nothing changes.
+    Undecided,
+}
 
 /// Why a metric cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +219,7 @@ pub enum Current {
     Value(i64),
 }
 
-/// The outcome of [`decide`].
+/// The outcome of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// The replicas that the target is to have. Equal to those that it has when nothing is to be done.
@@ -189,6 +232,8 @@ pub struct Decision {
     pub scaling_limited: Option<Verdict>,
     /// The metrics' present values in the order of the spec, `None` for one that failed; empty when none was needed.
     pub metrics: Vec<Option<Current>>,
+    /// Beside `metrics`: the present utilization in per cent of a metric whose target is [`PerPod::Utilization`].
+    pub utilization: Vec<Option<i32>>,
     /// Why the metrics led to no decision: cause of an event `FailedComputeMetricsReplicas`.
     pub failure: Option<Failure>,
     /// To be handed to the next pass.
@@ -202,17 +247,31 @@ pub fn needs_metrics(spec: &Spec, observed: Observed) -> bool {
     matches!(branch(spec, observed), Branch::Metrics)
 }
 
-/// One pass of the HPA controller at `now`. `readings` holds one reading for each metric of the spec, in its order; it
-/// is not looked at (and may be empty) where [`needs_metrics`] says no.
-///
-/// Outside the bounds the nearer bound is the answer, past stabilization and limits. Inside, the largest proposal of
-/// the metrics counts; it is stabilized and limited by `behavior`, or without one by the maximum of recent
-/// recommendations and to max(2 * replicas, 4) at once.
+/// [`decide_all`] for a spec with External metrics only; `readings` holds one for each, in its order.
 pub fn decide(
     spec: &Spec,
     controls: &Controls,
     observed: Observed,
     readings: &[Reading],
+    memory: &Memory,
+    now: Timestamp,
+) -> Decision {
+    let measured: Vec<Measured> = readings.iter().cloned().map(Measured::External).collect();
+    decide_all(spec, controls, &PodTiming::default(), observed, &measured, memory, now)
+}
+
+/// One pass of the HPA controller at `now`. `measured` holds what was measured for each metric of the spec, in its
+/// order; it is not looked at (and may be empty) where [`needs_metrics`] says no.
+///
+/// Outside the bounds the nearer bound is the answer, past stabilization and limits. Inside, the largest proposal of
+/// the metrics counts; it is stabilized and limited by `behavior`, or without one by the maximum of recent
+/// recommendations and to max(2 * replicas, 4) at once.
+pub fn decide_all(
+    spec: &Spec,
+    controls: &Controls,
+    timing: &PodTiming,
+    observed: Observed,
+    measured: &[Measured],
     memory: &Memory,
     now: Timestamp,
 ) -> Decision {
@@ -223,6 +282,7 @@ pub fn decide(
         able_to_scale: Some(Verdict::new(Status::True, "SucceededGetScale", "the scale of the target was read")),
         scaling_limited: None,
         metrics: Vec::new(),
+        utilization: Vec::new(),
         failure: None,
         memory: memory.clone(),
         reasons: Vec::new(),
@@ -244,7 +304,9 @@ pub fn decide(
             decision.desired = spec.min_replicas;
             decision.reasons.push(Reason::HpaBelowMinimum { from: current, to: decision.desired });
         }
-        Branch::Metrics => by_metrics(spec, controls, observed, readings, now, &mut decision),
+        Branch::Metrics => {
+            by_metrics(Situation { spec, controls, timing, observed, measured, now }, &mut decision);
+        }
     }
     decision
 }
@@ -298,16 +360,10 @@ fn branch(spec: &Spec, observed: Observed) -> Branch {
     }
 }
 
-fn by_metrics(
-    spec: &Spec,
-    controls: &Controls,
-    observed: Observed,
-    readings: &[Reading],
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let current = observed.spec_replicas;
-    if let Some(proposed) = metrics::combine(spec, controls, observed, readings, decision) {
+fn by_metrics(situation: Situation<'_>, decision: &mut Decision) {
+    let Situation { spec, controls, now, .. } = situation;
+    let current = situation.observed.spec_replicas;
+    if let Some(proposed) = metrics::combine(situation, decision) {
         match &spec.behavior {
             None => normalise::by_default(spec, controls, current, proposed, now, decision),
             Some(behavior) => normalise::by_behavior(spec, behavior, controls, current, proposed, now, decision),

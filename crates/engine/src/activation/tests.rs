@@ -339,3 +339,68 @@ mod properties {
         }
     }
 }
+
+fn stand_in(replicas: i32, active: bool) -> TriggerState {
+    let error = "the broker is down".into();
+    trigger(Outcome::Fallback { replicas, milli: Some(5000 * i64::from(replicas)), active, failures: 4, error })
+}
+
+fn with_fallback(replicas: i32) -> Policy {
+    Policy { fallback_replicas: Some(replicas), ..policy() }
+}
+
+#[test]
+fn a_trigger_under_fallback_is_active_and_scales_from_zero() {
+    for replicas in [0, 6] {
+        let decision = run(&with_fallback(replicas), Controls::default(), &[quiet(), stand_in(replicas, true)], 0);
+        assert_eq!(decision.action, Action::Activate { from: 0, to: 1 });
+        assert_eq!(word(&decision.active_condition), (Status::True, "ScalerActive"));
+        assert!(decision.active_condition.unwrap().message.contains("fallback"));
+        assert_eq!(word(&decision.ready_condition), (Status::True, "ScaledObjectReady"));
+    }
+}
+
+#[test]
+fn below_the_threshold_a_failing_trigger_keeps_the_replicas_whatever_the_fallback() {
+    for replicas in [0, 6] {
+        let decision = run(&with_fallback(replicas), Controls::default(), &[quiet(), failed()], 4);
+        assert_eq!(decision.action, Action::Nothing);
+        assert_eq!(word(&decision.ready_condition), (Status::True, "ScaledObjectReady"));
+    }
+}
+
+#[test]
+fn a_fallback_is_never_a_reason_to_deactivate() {
+    let decision = run(&with_fallback(0), Controls::default(), &[stand_in(0, false)], 4);
+    assert_eq!(decision.action, Action::Nothing);
+    assert_eq!(decision.reasons.last(), Some(&Reason::DeactivationNeedsEveryTrigger));
+}
+
+#[test]
+fn a_nil_that_no_formula_sees_is_a_failure_that_nothing_stands_in_for() {
+    let nil = trigger(Outcome::Nil { failures: 4, error: "the broker is down".into() });
+    let decision = run(&with_fallback(6), Controls::default(), &[quiet(), nil], 4);
+    assert_eq!(decision.action, Action::Nothing);
+    assert_eq!(word(&decision.ready_condition), (Status::False, "TriggerError"));
+}
+
+#[test]
+fn an_announced_activity_scales_from_zero_and_keeps_what_runs() {
+    let announced = || trigger(Outcome::Announced);
+    assert_eq!(
+        run(&policy(), Controls::default(), &[quiet(), announced()], 0).action,
+        Action::Activate { from: 0, to: 1 }
+    );
+    let kept = run(&policy(), Controls::default(), &[quiet(), announced()], 4);
+    assert_eq!((kept.action, kept.last_active), (Action::Nothing, Some(at(100_000))));
+    assert!(kept.reasons.iter().any(|reason| reason.to_string() == "s0-queue was announced active by its source"));
+}
+
+#[test]
+fn a_fallback_tells_what_it_stands_in_for() {
+    let text = reason_of(&stand_in(6, true)).to_string();
+    assert_eq!(
+        text,
+        "s0-queue failed 4 times in a row (the broker is down): the fallback of 6 replicas stands in with 30"
+    );
+}

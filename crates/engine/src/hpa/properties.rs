@@ -104,6 +104,7 @@ proptest! {
                 *target += 10_000;
                 *target
             }
+            Target::Resource(_) => unreachable!("the specs here have External metrics"),
         };
         let usage = (base as f64 * (1.0 + share)) as i64;
         let decision = decide(&spec, &Controls::default(), observed, &[Ok(usage)], &Memory::default(), start());

@@ -1,3 +1,7 @@
+mod fallback;
+mod modifiers;
+mod scaled_job;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +16,13 @@ use tidemark_engine::{controls, quantity};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/engine");
 
 /// Cases that are deliberately not met, each with its reason.
-const DEVIATIONS: &[(&str, &str)] = &[];
+const DEVIATIONS: &[(&str, &str)] = &[
+    ("pendingjob-7efd1fcc", OTHER_CONDITION),
+    ("pendingjob-954dcb29", OTHER_CONDITION),
+    ("pendingjob-db5b72e2", OTHER_CONDITION),
+];
+
+const OTHER_CONDITION: &str = "its pods have a condition Scheduled, which is not the PodScheduled that is asked for: types are compared as written";
 
 /// What a case expects and what the engine says; `None` when the operation is answered elsewhere.
 type Answer = fn(op: &str, given: &Value, expect: &Value) -> Option<Vec<(String, Value, Value)>>;
@@ -54,6 +64,20 @@ fn check(file: &str, answer: Answer, elsewhere: &[(&str, &str)]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `expect` names beside what was found of it.
+fn compared(expect: &Value, found: &Value) -> Vec<(String, Value, Value)> {
+    let expected = expect.as_object().unwrap();
+    expected.iter().map(|(what, value)| (what.clone(), value.clone(), found[what].clone())).collect()
+}
+
+fn text<'a>(given: &'a Value, key: &str) -> &'a str {
+    given[key].as_str().unwrap_or_default()
+}
+
+fn count(value: &Value) -> Option<i32> {
+    value.as_i64().map(|count| i32::try_from(count).unwrap())
+}
+
 #[test]
 fn scaled_objects_are_scaled_as_the_cases_say() {
     check("scaledobject.json", scaled_object, &[("identifier", "names of objects are the operator's")]);
@@ -84,9 +108,8 @@ fn every_file_of_cases_is_checked_or_named() {
     for file in files {
         let name = file.unwrap().file_name().into_string().unwrap();
         match name.as_str() {
-            "scaledobject.json" | "util.json" => {}
+            "fallback.json" | "modifiers.json" | "scaledjob.json" | "scaledobject.json" | "util.json" => {}
             "cron.json" => println!("SKIPPED: {name}: windows of cron are the triggers crate's"),
-            "fallback.json" | "modifiers.json" | "scaledjob.json" => println!("SKIPPED: {name}: not built yet"),
             _ => panic!("nothing checks {name}"),
         }
     }
@@ -130,8 +153,7 @@ fn scaled_object(op: &str, given: &Value, expect: &Value) -> Option<Vec<(String,
         },
         _ => return None,
     };
-    let expected = expect.as_object().unwrap();
-    Some(expected.iter().map(|(what, value)| (what.clone(), value.clone(), found[what].clone())).collect())
+    Some(compared(expect, &found))
 }
 
 /// One pass of the scale loop over fresh conditions.
@@ -175,18 +197,21 @@ fn read(active: bool) -> TriggerState {
 fn scaling_active(conditions: &[Value]) -> Option<(String, String)> {
     let is_wanted = |condition: &&Value| condition["type"].as_str().unwrap_or("ScalingActive") == "ScalingActive";
     let condition = conditions.iter().filter(is_wanted).find(|condition| condition.is_object())?;
-    let text = |key: &str| condition[key].as_str().unwrap_or_default();
-    let health = hpa_health(Status::from_word(text("status")), text("reason"), text("message"));
+    let status = Status::from_word(text(condition, "status"));
+    let health = hpa_health(status, text(condition, "reason"), text(condition, "message"));
     Some((health.status.to_string(), health.reason))
 }
 
 fn annotations(given: &Value) -> BTreeMap<String, String> {
-    let map = given["annotations"].as_object().cloned().unwrap_or_default();
+    strings(&given["annotations"])
+}
+
+fn strings(map: &Value) -> BTreeMap<String, String> {
+    let map = map.as_object().cloned().unwrap_or_default();
     map.into_iter().map(|(key, value)| (key, value.as_str().unwrap().to_owned())).collect()
 }
 
 fn policy(spec: &Value) -> Policy {
-    let count = |value: &Value| value.as_i64().map(|count| i32::try_from(count).unwrap());
     Policy {
         min_replicas: count(&spec["minReplicaCount"]).unwrap_or(0),
         max_replicas: count(&spec["maxReplicaCount"]).unwrap_or(100),

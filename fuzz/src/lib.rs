@@ -1,0 +1,5 @@
+//! What must hold for any input, one module per target.
+
+#![forbid(unsafe_code)]
+
+pub mod formula;
