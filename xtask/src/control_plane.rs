@@ -89,7 +89,8 @@ fn first_missing(folder: &Path) -> Option<&'static str> {
     REQUIRED.into_iter().find(|program| !folder.join(program).is_file())
 }
 
-fn find_go() -> Result<PathBuf> {
+/// The Go toolchain.
+pub(crate) fn find_go() -> Result<PathBuf> {
     for candidate in ["go", "/usr/local/go/bin/go"] {
         if Command::new(candidate).arg("version").output().is_ok_and(|output| output.status.success()) {
             return Ok(candidate.into());
@@ -141,7 +142,8 @@ fn compile(go: &Path, work: &Path, flags: &str, output: &Path, packages: &[&str]
     Ok(())
 }
 
-fn go_command(go: &Path, directory: &Path) -> Command {
+/// A run of the toolchain in a directory.
+pub(crate) fn go_command(go: &Path, directory: &Path) -> Command {
     let mut command = Command::new(go);
     // A user's own flags or workspace must not change what is built; static programs need no C compiler.
     command.current_dir(directory).env("GOFLAGS", "").env("GOWORK", "off").env("CGO_ENABLED", "0");

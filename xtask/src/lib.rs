@@ -7,5 +7,6 @@ pub mod control_plane;
 pub mod dependencies;
 pub mod network;
 pub mod process_group;
+pub mod schemas;
 pub mod services;
 pub mod test;

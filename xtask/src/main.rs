@@ -11,6 +11,8 @@ usage: cargo xtask <task>
                         otherwise `cargo test ARGS...` (for instance: test -p tidemark-operator)
   control-plane         provide etcd, kube-apiserver, kube-controller-manager and kubectl; print their folder
   services [NAME...]    start the servers that trigger tests need, print their addresses, run until Ctrl-C
+  schemas [--check]     take the schemas of Kubernetes' own types that the custom resources embed from the API server;
+                        with --check only tell whether the committed ones are current
   check-dependencies    licences, bans, duplicates and the number of crates in the tidemark binary
 ";
 
@@ -32,6 +34,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
     };
     match task.as_str() {
         "test" => return xtask::test::run(rest),
+        "schemas" => return xtask::schemas::run(rest),
         "services" => xtask::services::run(rest)?,
         "control-plane" | "check-dependencies" if !rest.is_empty() => bail!("{task} takes no arguments"),
         "control-plane" => println!("{}", xtask::control_plane::provide()?.display()),

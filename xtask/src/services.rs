@@ -3,6 +3,7 @@
 //! A new server is a module with a `start` function and one line in [`SERVICES`].
 
 mod debian;
+mod external_scaler;
 mod postgresql;
 mod prometheus;
 mod rabbitmq;
@@ -22,6 +23,7 @@ struct Service {
 }
 
 const SERVICES: &[Service] = &[
+    Service { name: "external-scaler", start: external_scaler::start },
     Service { name: "postgresql", start: postgresql::start },
     Service { name: "prometheus", start: prometheus::start },
     Service { name: "rabbitmq", start: rabbitmq::start },

@@ -4,7 +4,6 @@
 pub mod door;
 pub mod error;
 pub mod metric;
-pub mod nearest;
 pub mod parameters;
 pub mod secret;
 
@@ -16,12 +15,14 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 pub use door::{Door, DoorSettings, HttpProfile};
 pub use error::{ErrorKind, ParseError, ParseErrors, SourceError};
-pub use metric::{MetricSpec, MetricType};
+pub use metric::{MetricSpec, MetricType, Resource, ResourceTarget};
 pub use parameters::{Choice, Parameters, ShowSecret};
 pub use secret::Secret;
+pub use tidemark_engine::nearest;
 pub use tidemark_trigger_derive::{Choice, Parameters};
 
 /// Everything from which a trigger's configuration is parsed. Pure data: no lookup happens while parsing.
@@ -76,7 +77,8 @@ pub struct Reading {
 
 /// A parsed, valid trigger. Nothing has been contacted yet.
 pub trait Trigger: Debug + Send + Sync + 'static {
-    /// The metrics that it yields, fixed at parse time. Never empty.
+    /// The metrics that it yields, fixed at parse time. Empty where only the source knows them: then each connection has
+    /// its own ([`Connection::metrics`]).
     fn metrics(&self) -> &[MetricSpec];
 
     /// Notes for the user that are no errors: deprecated parameters, parameters without effect.
@@ -87,11 +89,32 @@ pub trait Trigger: Debug + Send + Sync + 'static {
     /// Opens what reading needs, or takes a share of it from the door. A trigger that needs no connection returns at
     /// once.
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>>;
+
+    /// What the source tells unasked, for as long as the stream is held; `None` for a source that only answers. The
+    /// stream connects, and after a break connects again, by itself; its end means that nothing more will come.
+    fn pushes(&self, door: &Door) -> Option<BoxStream<'static, Push>> {
+        let _ = door;
+        None
+    }
+}
+
+/// What a source tells unasked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// The trigger is active now.
+    Active,
+    /// The trigger yields these metrics from now on. Connections made from now on have them.
+    Metrics(Arc<[MetricSpec]>),
 }
 
 /// A connected trigger.
 pub trait Connection: Send + Sync + 'static {
-    /// Reads the source once: one reading for each of the trigger's metrics, in their order.
+    /// The metrics that the source named when the connection was made; `None` where the trigger's own hold.
+    fn metrics(&self) -> Option<Arc<[MetricSpec]>> {
+        None
+    }
+
+    /// Reads the source once: one reading for each of the metrics, in their order.
     ///
     /// The caller sets the deadline and repeats a failed read once with a new connection.
     fn read<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Vec<Reading>, SourceError>>;

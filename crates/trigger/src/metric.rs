@@ -37,13 +37,47 @@ pub enum MetricSpec {
         /// The target in thousandths.
         target_milli: i64,
     },
+    /// A resource of the scale target's pods. The HPA reads it by itself; nothing is fetched for it.
+    Resource {
+        resource: Resource,
+        /// Only the containers of this name count; `None` for whole pods.
+        container: Option<Arc<str>>,
+        target: ResourceTarget,
+    },
+}
+
+/// A resource that pods use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    Cpu,
+    Memory,
+}
+
+impl Resource {
+    /// The name in an HPA's metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// The target of a resource metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceTarget {
+    /// Per cent of what the pods request.
+    Utilization(i32),
+    /// Per pod, as a Kubernetes quantity such as `500m` or `128Mi`.
+    AverageValue(Arc<str>),
 }
 
 impl MetricSpec {
-    /// The metric's name.
-    pub fn name(&self) -> &Arc<str> {
+    /// The name of an external metric; `None` for a resource metric, which has none of its own.
+    pub fn external_name(&self) -> Option<&Arc<str>> {
         match self {
-            Self::External { name, .. } => name,
+            Self::External { name, .. } => Some(name),
+            Self::Resource { .. } => None,
         }
     }
 
@@ -51,6 +85,8 @@ impl MetricSpec {
     pub fn source(&self) -> &'static str {
         match self {
             Self::External { .. } => "External",
+            Self::Resource { container: None, .. } => "Resource",
+            Self::Resource { container: Some(_), .. } => "ContainerResource",
         }
     }
 }

@@ -2,10 +2,14 @@
 
 mod cache;
 mod connect_failure;
+mod external;
 mod http;
+mod kubernetes;
 mod messaging;
 mod private_key;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::sync::Arc;
@@ -15,7 +19,12 @@ use tidemark_trigger::{ParseError, ParseErrors, Trigger, TriggerInput, TriggerTy
 
 /// All trigger types, by name.
 pub static CATALOGUE: &[&TriggerType] = &[
+    &kubernetes::cpu_memory::CPU,
     &time::cron::TYPE,
+    &external::TYPE,
+    &external::PUSH,
+    &kubernetes::workload::TYPE,
+    &kubernetes::cpu_memory::MEMORY,
     &http::metrics_api::TYPE,
     &sql::postgresql::TYPE,
     &http::prometheus::TYPE,
@@ -52,14 +61,11 @@ const NOT_YET: &[&str] = &[
     "cassandra",
     "clickhouse",
     "couchdb",
-    "cpu",
     "datadog",
     "dynatrace",
     "elastic-forecast",
     "elasticsearch",
     "etcd",
-    "external",
-    "external-push",
     "forgejo-runner",
     "gcp-cloudtasks",
     "gcp-pubsub",
@@ -73,10 +79,8 @@ const NOT_YET: &[&str] = &[
     "influxdb",
     "kafka",
     "kubernetes-resource",
-    "kubernetes-workload",
     "liiklus",
     "loki",
-    "memory",
     "mongodb",
     "mssql",
     "mysql",
@@ -108,8 +112,12 @@ pub fn find(name: &str) -> Result<&'static TriggerType, ParseError> {
         if NOT_YET.contains(&name) {
             return ParseError::new("type", format!("trigger type {name} is not supported yet"));
         }
-        let hint = nearest(name, CATALOGUE.iter().map(|known| known.name));
-        let hint = hint.map(|known| format!(", did you mean {known}?")).unwrap_or_default();
+        let known = CATALOGUE.iter().map(|known| known.name).chain(NOT_YET.iter().copied());
+        let hint = match nearest(name, known) {
+            Some(near) if NOT_YET.contains(&near) => format!(", did you mean {near}, which is not supported yet?"),
+            Some(near) => format!(", did you mean {near}?"),
+            None => String::new(),
+        };
         ParseError::new("type", format!("no scaler found for type: {name}{hint}"))
     })
 }

@@ -27,7 +27,7 @@ pub async fn send(
     request: Request<Bytes>,
     timeout: Option<Duration>,
 ) -> Result<Response<Bytes>, SourceError> {
-    let timeout = timeout.unwrap_or(door.0.settings.http_timeout);
+    let timeout = timeout.unwrap_or(door.inner.settings.http_timeout);
     let start = |request: Request<Bytes>| {
         let (door, profile) = (door.clone(), profile.clone());
         async move { within(&door, &profile, request, timeout).await }.boxed()
@@ -36,7 +36,7 @@ pub async fn send(
         return start(request).await;
     }
     let key = coalesce::Key::of(profile, &request, timeout);
-    door.0.in_flight.join(key, || start(request)).await
+    door.inner.in_flight.join(key, || start(request)).await
 }
 
 async fn within(
@@ -139,8 +139,8 @@ async fn hop(
         .body(body.clone())
         .map_err(|e| SourceError::new(ErrorKind::Configuration, format!("the URL cannot be used: {e}")))?;
     *request.headers_mut() = headers.clone();
-    match &door.0.network {
-        Network::Real(clients) => clients.send(&door.0.settings, profile, request).await,
+    match &door.inner.network {
+        Network::Real(clients) => clients.send(&door.inner.settings, profile, request).await,
         Network::InProcess(handler) => handler(request).await,
     }
 }

@@ -5,6 +5,7 @@
 //! double, under which no socket is touched.
 
 mod client;
+mod cluster;
 mod coalesce;
 mod http;
 mod share;
@@ -21,6 +22,8 @@ use rustls::pki_types::CertificateDer;
 use tidemark_clock::Clock;
 
 use crate::{ErrorKind, Secret, SourceError};
+
+pub use cluster::{Cluster, ServiceEndpoint};
 
 /// How the door behaves. The defaults are KEDA's where KEDA has the setting.
 #[derive(Clone, Debug)]
@@ -80,7 +83,10 @@ struct Inner {
 
 /// Shared clients, deadlines and coalescing for all triggers of a process. Cheap to clone.
 #[derive(Clone)]
-pub struct Door(Arc<Inner>);
+pub struct Door {
+    inner: Arc<Inner>,
+    cluster: Option<Arc<dyn Cluster>>,
+}
 
 impl Door {
     /// A door to the real network.
@@ -100,17 +106,32 @@ impl Door {
 
     fn with(clock: Clock, settings: DoorSettings, network: Network) -> Self {
         let inner = Inner { clock, settings, network, in_flight: Default::default(), shared: Default::default() };
-        Self(Arc::new(inner))
+        Self { inner: Arc::new(inner), cluster: None }
+    }
+
+    /// The same door, leading to this cluster too.
+    pub fn with_cluster(self, cluster: Arc<dyn Cluster>) -> Self {
+        Self { cluster: Some(cluster), ..self }
+    }
+
+    /// The cluster that the triggers' objects live in.
+    ///
+    /// # Errors
+    /// Of kind configuration: the door leads to none.
+    pub fn cluster(&self) -> Result<&dyn Cluster, SourceError> {
+        let none =
+            || SourceError::new(ErrorKind::Configuration, "the trigger asks the cluster, and there is none here");
+        self.cluster.as_deref().ok_or_else(none)
     }
 
     /// The clock that triggers read.
     pub fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.inner.clock
     }
 
     /// The settings of the door.
     pub fn settings(&self) -> &DoorSettings {
-        &self.0.settings
+        &self.inner.settings
     }
 
     /// Sends one HTTP request and reads the whole reply, whatever its status.
@@ -146,16 +167,16 @@ impl Door {
         key: &str,
         open: impl Future<Output = Result<T, SourceError>> + Send,
     ) -> Result<Arc<T>, SourceError> {
-        if let Network::InProcess(_) = self.0.network {
+        if let Network::InProcess(_) = self.inner.network {
             return Err(SourceError::new(ErrorKind::Unreachable, "there is no network here, only in-process HTTP"));
         }
-        self.0.shared.get(key, open).await
+        self.inner.shared.get(key, open).await
     }
 
     /// Stops sharing a value that turned out to be broken: the next to ask opens anew. A value that was opened under
     /// the key since is left alone.
     pub fn forget<T: Send + Sync + 'static>(&self, key: &str, broken: &Arc<T>) {
-        self.0.shared.forget(key, broken);
+        self.inner.shared.forget(key, broken);
     }
 
     /// TLS of a profile, for protocols other than HTTP: system roots, the door's extra ones and the profile's, TLS 1.2
@@ -164,12 +185,12 @@ impl Door {
     /// # Errors
     /// Of kind configuration: a certificate or key that cannot be used.
     pub fn tls(&self, profile: &HttpProfile) -> Result<rustls::ClientConfig, SourceError> {
-        tls::client_config(profile, &self.0.settings.extra_roots)
+        tls::client_config(profile, &self.inner.settings.extra_roots)
     }
 }
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("Door").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
 }

@@ -337,6 +337,7 @@ fn is_text(value: &Value, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::trigger_input;
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
@@ -365,25 +366,13 @@ mod tests {
     #[test]
     fn a_target_that_is_not_measured_is_noted() {
         let metadata = [("stream", "s"), ("address", "redis:6379"), ("lagCount", "5"), ("streamLength", "0")];
-        let input = TriggerInput {
-            index: 0,
-            trigger_type: "redis-streams".to_owned(),
-            name: None,
-            metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            auth: Default::default(),
-            env: Default::default(),
-            pod_identity: None,
-            metric_type: None,
-            as_metric_source: false,
-            namespace: "test".to_owned(),
-            object: "object".to_owned(),
-        };
+        let input = trigger_input("redis-streams", &metadata, &[]);
         let trigger = (TYPE.parse)(&input).unwrap();
         let expected = [
             "the target must be above 0: an HPA refuses such a target",
             "lagCount has no effect without consumerGroup: the stream's length is measured",
         ];
         assert_eq!(trigger.notes(), expected);
-        assert_eq!(&**trigger.metrics()[0].name(), "s0-redis-streams-s");
+        assert_eq!(&**trigger.metrics()[0].external_name().unwrap(), "s0-redis-streams-s");
     }
 }

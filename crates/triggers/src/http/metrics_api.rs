@@ -1,6 +1,7 @@
 //! `metrics-api`: one number out of the reply of any HTTP endpoint.
 
 mod number;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -10,16 +11,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, Request, StatusCode};
 use tidemark_trigger::metric::{external_name, metric_type, target_milli};
 use tidemark_trigger::{
-    Choice, Connection, Door, ErrorKind, HttpProfile, MetricSpec, Parameters, ParseError, ParseErrors, Reading, Secret,
-    SourceError, Trigger, TriggerInput, TriggerType, parameters,
+    Choice as _, Connection, Door, ErrorKind, HttpProfile, MetricSpec, Parameters, ParseError, ParseErrors, Reading,
+    Secret, SourceError, Trigger, TriggerInput, TriggerType, parameters,
 };
 use url::Url;
 
 use super::auth_modes::{AuthModes, Mode};
+use super::connected;
 use number::{Format, Location};
+use service::{Aggregation, Service};
 
 /// The trigger type `metrics-api`.
 pub static TYPE: TriggerType = TriggerType {
@@ -30,14 +33,6 @@ pub static TYPE: TriggerType = TriggerType {
     parse: |input| MetricsApi::parse(input).map(|trigger| Arc::new(trigger) as Arc<dyn Trigger>),
     inspect: parameters::inspect::<Declared>,
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum Aggregation {
-    Average,
-    Sum,
-    Max,
-    Min,
-}
 
 #[derive(Clone, Debug, Parameters)]
 #[parameters(check = Declared::check)]
@@ -66,7 +61,8 @@ struct Declared {
     /// Deadline of a request. 0: that of the operator.
     #[param(from = "metadata", default = "0")]
     timeout: Duration,
-    /// Read every ready endpoint of the Kubernetes service that the URL names, and aggregate the numbers.
+    /// Read every ready endpoint of the Kubernetes service that the URL names as `service.namespace`, and aggregate the
+    /// numbers. The URL's port is that of the pods.
     #[param(from = "metadata", default = false)]
     aggregate_from_kube_service_endpoints: bool,
     /// How the numbers of several endpoints become one.
@@ -87,18 +83,20 @@ impl Declared {
             };
             errors.push(ParseError::new("targetValue", message));
         }
-        if self.aggregate_from_kube_service_endpoints {
-            let message = "aggregateFromKubeServiceEndpoints is not supported yet by Tidemark";
-            errors.push(ParseError::new("aggregateFromKubeServiceEndpoints", message));
-        }
         errors.extend(metric_type(input).err());
         errors
     }
 
     fn notes(&self, input: &TriggerInput) -> Box<[String]> {
         let mut notes = Self::notes_on_keys(input);
-        if let Err(cause) = parsed(&self.url) {
-            notes.push(format!("{}; the endpoint cannot be read", cause.message));
+        let unreadable = match parsed(&self.url) {
+            Ok(url) if self.aggregate_from_kube_service_endpoints => Service::of(&url, self.aggregation_type).err(),
+            Ok(_) => None,
+            Err(cause) => Some(cause.message),
+        };
+        notes.extend(unreadable.map(|cause| format!("{cause}; the endpoint cannot be read")));
+        if !self.aggregate_from_kube_service_endpoints && input.metadata.contains_key("aggregationType") {
+            notes.push("aggregationType has no effect without aggregateFromKubeServiceEndpoints".to_owned());
         }
         notes.extend(Location::parse(self.format, &self.value_location).err());
         let without_effect = [Mode::Custom, Mode::OAuth].into_iter().filter(|mode| self.auth.has(*mode));
@@ -135,20 +133,23 @@ impl MetricsApi {
     fn endpoint(&self) -> Result<Endpoint, SourceError> {
         let declared = &*self.declared;
         let mut url = parsed(&declared.url)?;
-        let shown = shown(&url);
         let location =
             Location::parse(declared.format, &declared.value_location).map_err(|cause| configuration(&cause))?;
+        let service = if declared.aggregate_from_kube_service_endpoints {
+            Some(Service::of(&url, declared.aggregation_type).map_err(|cause| configuration(&cause))?)
+        } else {
+            None
+        };
         let mut headers = HeaderMap::new();
         declared.auth.authorize(&mut url, &mut headers)?;
-        let uri = url.as_str().parse().map_err(|_| configuration("url is not a usable URL"))?;
         Ok(Endpoint {
-            uri,
+            url,
             headers,
-            shown,
             profile: declared.auth.profile(declared.unsafe_ssl),
             timeout: (!declared.timeout.is_zero()).then_some(declared.timeout),
             location,
             activation: declared.activation_target_value,
+            service,
         })
     }
 }
@@ -163,43 +164,51 @@ impl Trigger for MetricsApi {
     }
 
     fn connect<'a>(&'a self, _: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
-        let endpoint = self.endpoint().map(|endpoint| Arc::new(endpoint) as Arc<dyn Connection>);
-        async move { endpoint }.boxed()
+        connected(self.endpoint())
     }
 }
 
 /// What is asked, and where in the reply the number stands.
 struct Endpoint {
-    uri: Uri,
+    url: Url,
     headers: HeaderMap,
     profile: HttpProfile,
-    /// The URL as messages show it: without user info, query and fragment.
-    shown: Box<str>,
     timeout: Option<Duration>,
     location: Location,
     activation: f64,
+    /// The service whose endpoints are all asked, instead of the URL's host.
+    service: Option<Service>,
 }
 
 impl Endpoint {
-    async fn value(&self, door: &Door) -> Result<f64, SourceError> {
+    async fn number(&self, door: &Door) -> Result<f64, SourceError> {
+        match &self.service {
+            None => self.number_at(door, &self.url).await,
+            Some(service) => {
+                service.number(door, &self.url, |url| async move { self.number_at(door, &url).await }).await
+            }
+        }
+    }
+
+    async fn number_at(&self, door: &Door, url: &Url) -> Result<f64, SourceError> {
         let mut request = Request::new(Bytes::new());
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = url.as_str().parse().map_err(|_| configuration("url is not a usable URL"))?;
         *request.headers_mut() = self.headers.clone();
         let reply = door.http(&self.profile, request, self.timeout).await?;
         if reply.status() != StatusCode::OK {
             let kind = kind_of(reply.status());
-            return Err(SourceError::new(kind, format!("{}: api returned {}", self.shown, reply.status())));
+            return Err(SourceError::new(kind, format!("{}: api returned {}", shown(url), reply.status())));
         }
         self.location
             .number(reply.body())
-            .map_err(|cause| SourceError::new(ErrorKind::BadReply, format!("{}: {cause}", self.shown)))
+            .map_err(|cause| SourceError::new(ErrorKind::BadReply, format!("{}: {cause}", shown(url))))
     }
 }
 
 impl Connection for Endpoint {
     fn read<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Vec<Reading>, SourceError>> {
         async move {
-            let value = self.value(door).await?;
+            let value = self.number(door).await?;
             Ok(vec![Reading { value, active: value > self.activation }])
         }
         .boxed()
@@ -223,8 +232,9 @@ fn parsed(url: &Secret) -> Result<Url, SourceError> {
     }
 }
 
-fn shown(url: &Url) -> Box<str> {
-    format!("{}{}", url.origin().ascii_serialization(), url.path()).into()
+/// The URL as messages show it: without user info, query and fragment.
+fn shown(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
 fn configuration(message: &str) -> SourceError {

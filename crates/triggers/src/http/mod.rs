@@ -10,3 +10,16 @@ pub mod oauth2;
 pub mod prometheus;
 pub mod xml;
 pub mod yaml;
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+use tidemark_trigger::{Connection, SourceError};
+
+/// What a trigger's `connect` returns that has nothing to wait for: each read is a request of its own.
+pub fn connected<'a>(
+    endpoint: Result<impl Connection, SourceError>,
+) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
+    future::ready(endpoint.map(|endpoint| Arc::new(endpoint) as Arc<dyn Connection>)).boxed()
+}

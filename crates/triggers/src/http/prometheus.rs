@@ -24,6 +24,7 @@ use tidemark_trigger::{
 use url::Url;
 
 use super::auth_modes::{AuthModes, Mode};
+use super::connected;
 use super::escape::encode_form;
 use super::oauth2::Tokens;
 use cloud::Cloud;
@@ -238,8 +239,7 @@ impl Trigger for Prometheus {
     }
 
     fn connect<'a>(&'a self, _: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
-        let endpoint = self.endpoint().map(|endpoint| Arc::new(endpoint) as Arc<dyn Connection>);
-        async move { endpoint }.boxed()
+        connected(self.endpoint())
     }
 }
 

@@ -166,21 +166,10 @@ impl Connection for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::trigger_input;
 
     fn input(metadata: &[(&str, &str)]) -> TriggerInput {
-        TriggerInput {
-            index: 2,
-            trigger_type: "cron".to_owned(),
-            name: None,
-            metadata: metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-            auth: Default::default(),
-            env: Default::default(),
-            pod_identity: None,
-            metric_type: None,
-            as_metric_source: false,
-            namespace: "default".to_owned(),
-            object: "object".to_owned(),
-        }
+        TriggerInput { index: 2, ..trigger_input("cron", metadata, &[]) }
     }
 
     fn cron(timezone: &str, start: &str, end: &str) -> Result<Cron, ParseErrors> {
@@ -249,7 +238,8 @@ mod tests {
 
     #[test]
     fn the_metric_is_named_after_zone_and_schedules() {
-        let name = |timezone, start, end| cron(timezone, start, end).unwrap().metrics[0].name().to_string();
+        let name =
+            |timezone, start, end| cron(timezone, start, end).unwrap().metrics[0].external_name().unwrap().to_string();
         assert_eq!(name("Etc/UTC", "0 0 * * Thu", "59 23 * * Thu"), "s2-cron-Etc-UTC-00xxThu-5923xxThu");
         assert_eq!(name("UTC", "0 0 1/9 * ?", "TZ=Etc/UTC 0 1 * * *"), "s2-cron-UTC-001Sl9xQm-TZ=EtcSlUTC01xxx");
     }

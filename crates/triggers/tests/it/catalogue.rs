@@ -14,7 +14,9 @@ fn an_unknown_type_is_answered_with_the_nearest_one() {
     let message = |name| find(name).err().map(|error| error.message);
     assert_eq!(message("cron"), None);
     assert_eq!(message("corn").as_deref(), Some("no scaler found for type: corn, did you mean cron?"));
-    assert_eq!(message("cpu").as_deref(), Some("trigger type cpu is not supported yet"));
+    assert_eq!(message("kafka").as_deref(), Some("trigger type kafka is not supported yet"));
+    let expected = "no scaler found for type: kafak, did you mean kafka, which is not supported yet?";
+    assert_eq!(message("kafak").as_deref(), Some(expected));
     assert_eq!(message("unheard-of").as_deref(), Some("no scaler found for type: unheard-of"));
 }
 

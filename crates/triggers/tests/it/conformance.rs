@@ -5,6 +5,7 @@ use std::fs;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use jiff::Timestamp;
 use serde_json::Value;
 use tidemark_clock::Clock;
 use tidemark_trigger::{Door, Secret, Trigger, TriggerInput, TriggerType};
@@ -75,7 +76,7 @@ impl Case {
     async fn build(&self) -> Result<std::sync::Arc<dyn Trigger>, String> {
         let trigger = tidemark_triggers::parse(&self.input).map_err(|error| error.to_string())?;
         if let Some((status, body)) = self.server.clone() {
-            let door = Door::in_process(Clock::system(), move |_| {
+            let door = Door::in_process(Clock::starting_at(Timestamp::UNIX_EPOCH), move |_| {
                 let reply = http::Response::builder().status(status).body(Bytes::from(body.clone()));
                 async move { Ok(reply.unwrap()) }.boxed()
             });
@@ -95,7 +96,8 @@ impl Case {
             Ok(trigger) => trigger,
         };
         let mut wrong = Vec::new();
-        let names: Vec<_> = trigger.metrics().iter().map(|metric| metric.name().to_string()).collect();
+        let names: Vec<_> =
+            trigger.metrics().iter().filter_map(|metric| metric.external_name().map(ToString::to_string)).collect();
         if let Some(name) = expect.get("metricName").filter(|name| names.first().map(String::as_str) != name.as_str()) {
             wrong.push(format!("metric names {names:?}, expected {name}"));
         }

@@ -2,59 +2,29 @@
 //!
 //! The server is named by `TIDEMARK_TEST_POSTGRESQL`, whose user may create roles.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tidemark_clock::Clock;
-use tidemark_trigger::{Connection, Door, DoorSettings, ErrorKind, Reading, Secret, SourceError, TriggerInput};
+use tidemark_trigger::{ErrorKind, Reading, Secret, SourceError, TriggerInput};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::source::{self, connect, door, read, service};
+use crate::tls_front::Authority;
 
 /// Longest wait for the server to show something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The URL of the server, or a visible skip.
 fn server() -> Option<String> {
-    let url = std::env::var("TIDEMARK_TEST_POSTGRESQL").ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        let required = std::env::var("TIDEMARK_REQUIRE_SERVICES").as_deref() == Ok("1");
-        assert!(!required, "TIDEMARK_TEST_POSTGRESQL is not set");
-        println!("SKIPPED: TIDEMARK_TEST_POSTGRESQL is not set");
-    }
-    url
-}
-
-fn door() -> Door {
-    Door::new(Clock::system(), DoorSettings::default())
+    service("TIDEMARK_TEST_POSTGRESQL")
 }
 
 fn input(connection: &str, query: &str, more: &[(&str, &str)]) -> TriggerInput {
     let metadata = [&[("query", query), ("targetQueryValue", "5")], more].concat();
-    TriggerInput {
-        index: 0,
-        trigger_type: "postgresql".to_owned(),
-        name: None,
-        metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        auth: [("connection".to_owned(), Secret::from(connection))].into(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "it".to_owned(),
-        object: "postgresql".to_owned(),
-    }
-}
-
-async fn connect(door: &Door, input: &TriggerInput) -> Result<Arc<dyn Connection>, SourceError> {
-    let trigger = tidemark_triggers::parse(input).unwrap_or_else(|errors| panic!("{errors}"));
-    trigger.connect(door).await
-}
-
-async fn read(door: &Door, input: &TriggerInput) -> Result<Reading, SourceError> {
-    Ok(connect(door, input).await?.read(door).await?[0])
+    source::input("postgresql", &metadata, &[("connection", connection)])
 }
 
 async fn failure(connection: &str, query: &str) -> SourceError {
@@ -393,15 +363,8 @@ impl Drop for Front {
 }
 
 async fn front(behind: String, port: u16, tls: bool) -> Front {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(params, key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["database.test".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &issuer).unwrap();
-    let acceptor = tls.then(|| acceptor(&certificate, &key));
+    let authority = Authority::new();
+    let acceptor = tls.then(|| authority.acceptor("database.test", false));
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let task = tokio::spawn(async move {
@@ -422,16 +385,7 @@ async fn front(behind: String, port: u16, tls: bool) -> Front {
             });
         }
     });
-    Front { ca: ca.pem(), address, task }
-}
-
-fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> tokio_rustls::TlsAcceptor {
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    let config = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    Arc::new(config).into()
+    Front { ca: authority.pem(), address, task }
 }
 
 #[tokio::test]

@@ -5,52 +5,21 @@
 
 use std::sync::Arc;
 
-use tidemark_clock::Clock;
-use tidemark_trigger::{Connection, Door, DoorSettings, ErrorKind, Reading, Secret, SourceError, TriggerInput};
+use tidemark_trigger::{ErrorKind, Reading, SourceError, TriggerInput};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// The URL of a service, or a visible skip.
-fn service(variable: &str) -> Option<String> {
-    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        assert_ne!(std::env::var("TIDEMARK_REQUIRE_SERVICES").as_deref(), Ok("1"), "{variable} is not set");
-        println!("SKIPPED: {variable} is not set");
-    }
-    url
-}
-
-fn door() -> Door {
-    Door::new(Clock::system(), DoorSettings::default())
-}
+use crate::source::{self, connect, door, service};
+use crate::tls_front::TlsFront;
 
 fn input(server: &str, query: &str, metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
     let own = [("serverAddress", server), ("query", query), ("threshold", "10")];
-    let metadata = own.iter().chain(metadata).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    TriggerInput {
-        index: 0,
-        trigger_type: "prometheus".to_owned(),
-        name: None,
-        metadata: metadata.collect(),
-        auth: auth.iter().map(|(key, value)| ((*key).to_owned(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "it".to_owned(),
-        object: "prometheus".to_owned(),
-    }
-}
-
-async fn connect(door: &Door, input: &TriggerInput) -> Result<Arc<dyn Connection>, SourceError> {
-    let trigger = tidemark_triggers::parse(input).unwrap_or_else(|errors| panic!("{errors}"));
-    trigger.connect(door).await
+    source::input("prometheus", &[&own, metadata].concat(), auth)
 }
 
 async fn read(input: &TriggerInput) -> Result<Reading, SourceError> {
-    let door = door();
-    Ok(connect(&door, input).await?.read(&door).await?[0])
+    source::read(&door(), input).await
 }
 
 /// The `host:port` of a URL.
@@ -285,83 +254,13 @@ async fn a_server_that_says_nothing_times_out() {
     assert!(!error.message.contains("john") && !error.message.contains("hunter2"), "{error}");
 }
 
-/// TLS with a certificate for 127.0.0.1 before a server, and what a client needs for it.
-struct TlsFront {
-    url: String,
-    ca: String,
-    client_cert: String,
-    client_key: String,
-    task: JoinHandle<()>,
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn tls_front(server: &str, wants_client_cert: bool) -> TlsFront {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(params, key);
-    let certificate = |name: &str, usage| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        (params.signed_by(&key, &issuer).unwrap(), key)
-    };
-    let (own_cert, own_key) = certificate("127.0.0.1", rcgen::ExtendedKeyUsagePurpose::ServerAuth);
-    let (client_cert, client_key) = certificate("client.test", rcgen::ExtendedKeyUsagePurpose::ClientAuth);
-    let config = server_config(&own_cert, &own_key, wants_client_cert.then_some(&ca));
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    let behind = address(server).to_owned();
-    let task = tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let (acceptor, behind) = (acceptor.clone(), behind.clone());
-            connections.spawn(async move {
-                let Ok(mut client) = acceptor.accept(socket).await else { return };
-                let mut server = TcpStream::connect(behind).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    TlsFront { url, ca: ca.pem(), client_cert: client_cert.pem(), client_key: client_key.serialize_pem(), task }
-}
-
-fn server_config(
-    certificate: &rcgen::Certificate,
-    key: &rcgen::KeyPair,
-    client_ca: Option<&rcgen::Certificate>,
-) -> rustls::ServerConfig {
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(ca.der().clone()).unwrap();
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        }
-    };
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
-}
-
 #[tokio::test]
 async fn https_works_with_the_ca_or_with_unsafe_ssl_and_not_without() {
     let Some(server) = service("TIDEMARK_TEST_PROMETHEUS") else { return };
-    let front = tls_front(&server, false).await;
+    let front = TlsFront::new("127.0.0.1", Some(address(&server)), false).await;
+    let url = format!("https://{}", front.address());
     let value = async |metadata: &[(&str, &str)], auth: &[(&str, &str)]| {
-        read(&input(&front.url, "vector(6)", metadata, auth)).await.map(|reading| reading.value)
+        read(&input(&url, "vector(6)", metadata, auth)).await.map(|reading| reading.value)
     };
     assert_eq!(value(&[], &[("ca", &front.ca)]).await, Ok(6.0));
     assert_eq!(value(&[("unsafeSsl", "true")], &[]).await, Ok(6.0));
@@ -375,9 +274,10 @@ async fn https_works_with_the_ca_or_with_unsafe_ssl_and_not_without() {
 #[tokio::test]
 async fn mode_tls_shows_the_client_certificate() {
     let Some(server) = service("TIDEMARK_TEST_PROMETHEUS") else { return };
-    let front = tls_front(&server, true).await;
+    let front = TlsFront::new("127.0.0.1", Some(address(&server)), true).await;
+    let url = format!("https://{}", front.address());
     let auth = [("ca", &*front.ca), ("cert", &*front.client_cert), ("key", &*front.client_key)];
-    let with = read(&input(&front.url, "vector(7)", &[("authModes", "tls")], &auth)).await;
+    let with = read(&input(&url, "vector(7)", &[("authModes", "tls")], &auth)).await;
     assert_eq!(with.map(|reading| reading.value), Ok(7.0));
-    assert!(read(&input(&front.url, "vector(7)", &[], &auth[..1])).await.is_err());
+    assert!(read(&input(&url, "vector(7)", &[], &auth[..1])).await.is_err());
 }

@@ -2,7 +2,6 @@
 //!
 //! The broker is named by `TIDEMARK_TEST_RABBITMQ_AMQP` and `TIDEMARK_TEST_RABBITMQ_HTTP` (its management API).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,54 +10,19 @@ use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOption
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ConnectionProperties};
 use serde_json::Value;
-use tidemark_clock::Clock;
-use tidemark_trigger::{
-    Connection, Door, DoorSettings, ErrorKind, HttpProfile, Reading, Secret, SourceError, TriggerInput,
-};
+use tidemark_trigger::{Door, ErrorKind, HttpProfile, Reading, SourceError, TriggerInput};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+
+use crate::source::{self, connect, door, read, service};
+use crate::tls_front::TlsFront;
 
 /// Longest wait for the broker to show something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The URL of a service, or a visible skip.
-fn service(variable: &str) -> Option<String> {
-    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        assert_ne!(std::env::var("TIDEMARK_REQUIRE_SERVICES").as_deref(), Ok("1"), "{variable} is not set");
-        println!("SKIPPED: {variable} is not set");
-    }
-    url
-}
-
-fn door() -> Door {
-    Door::new(Clock::system(), DoorSettings::default())
-}
-
 fn input(object: &str, metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
-    TriggerInput {
-        index: 0,
-        trigger_type: "rabbitmq".to_owned(),
-        name: None,
-        metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        auth: auth.iter().map(|(key, value)| ((*key).to_owned(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "it".to_owned(),
-        object: object.to_owned(),
-    }
-}
-
-async fn connect(door: &Door, input: &TriggerInput) -> Result<Arc<dyn Connection>, SourceError> {
-    let trigger = tidemark_triggers::parse(input).unwrap_or_else(|errors| panic!("{errors}"));
-    trigger.connect(door).await
-}
-
-async fn read(door: &Door, input: &TriggerInput) -> Result<Reading, SourceError> {
-    Ok(connect(door, input).await?.read(door).await?[0])
+    TriggerInput { object: object.to_owned(), ..source::input("rabbitmq", metadata, auth) }
 }
 
 /// A queue of its own for a test, deleted and declared anew, with some messages.
@@ -431,77 +395,13 @@ async fn a_server_that_hangs_up_during_the_login_refuses_it() {
     server.await.unwrap();
 }
 
-/// TLS in front of the broker, or of nothing: a certificate authority, a listener with a certificate of it, and one more
-/// certificate with its key for a client.
-struct TlsFront {
-    ca: String,
-    client_cert: String,
-    client_key: String,
-    address: String,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn tls_front(behind: Option<String>, wants_client_cert: bool) -> TlsFront {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(params, key);
-    let certificate = |name: &str| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &issuer).unwrap(), key)
-    };
-    let (server, client) = (certificate("broker.test"), certificate("client.test"));
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_config(&server, wants_client_cert.then_some(&ca))));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let task = tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let Ok(mut client) = acceptor.accept(socket).await else { continue };
-            let Some(behind) = &behind else { continue };
-            let mut broker = TcpStream::connect(behind).await.unwrap();
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut broker).await;
-        }
-    });
-    TlsFront { ca: ca.pem(), client_cert: client.0.pem(), client_key: client.1.serialize_pem(), address, task }
-}
-
-fn server_config(
-    (certificate, key): &(rcgen::Certificate, rcgen::KeyPair),
-    client_ca: Option<&rcgen::Certificate>,
-) -> rustls::ServerConfig {
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(ca.der().clone()).unwrap();
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        }
-    };
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
-}
-
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
-    let front = tls_front(None, false).await;
-    let host = format!("amqps://john:hunter2@{}/?server_name_indication=broker.test", front.address);
+    let front = TlsFront::new("broker.test", None, false).await;
+    let host = format!("amqps://john:hunter2@{}/?server_name_indication=broker.test", front.address());
     let error = read(&door(), &input("tls", &[("host", &host), ("queueName", "q")], &[])).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
-    assert!(error.message.starts_with(&format!("the certificate of {} is not accepted", front.address)), "{error}");
+    assert!(error.message.starts_with(&format!("the certificate of {} is not accepted", front.address())), "{error}");
     hides(&error, &["john", "hunter2"]);
 }
 
@@ -517,9 +417,9 @@ async fn tls_towards_a_plain_listener_is_a_bad_reply() {
 async fn amqps_works_with_the_ca_or_with_unsafe_ssl() {
     let Some(amqp) = service("TIDEMARK_TEST_RABBITMQ_AMQP") else { return };
     let _queue = queue(&with_vhost(&amqp), "tidemark-tls", 6, QueueDeclareOptions::default()).await;
-    let front = tls_front(Some(address(&amqp)), false).await;
+    let front = TlsFront::new("broker.test", Some(&address(&amqp)), false).await;
     let user_info = amqp.split_once("://").unwrap().1.rsplit_once('@').unwrap().0;
-    let host = format!("amqps://{user_info}@{}", front.address);
+    let host = format!("amqps://{user_info}@{}", front.address());
     let named = format!("{host}/?server_name_indication=broker.test");
     let with_ca =
         input("tls", &[("host", &named), ("queueName", "tidemark-tls")], &[("tls", "enable"), ("ca", &front.ca)]);
@@ -534,8 +434,8 @@ async fn amqps_works_with_the_ca_or_with_unsafe_ssl() {
 
 #[tokio::test]
 async fn a_broker_that_wants_a_client_certificate_gets_the_triggers() {
-    let front = tls_front(None, true).await;
-    let host = format!("amqps://john:hunter2@{}/?server_name_indication=broker.test", front.address);
+    let front = TlsFront::new("broker.test", None, true).await;
+    let host = format!("amqps://john:hunter2@{}/?server_name_indication=broker.test", front.address());
     let metadata = [("host", host.as_str()), ("queueName", "q")];
     let without = input("cert", &metadata, &[("tls", "enable"), ("ca", &front.ca)]);
     let error = read(&door(), &without).await.unwrap_err();
@@ -544,15 +444,15 @@ async fn a_broker_that_wants_a_client_certificate_gets_the_triggers() {
 
     let Some(amqp) = service("TIDEMARK_TEST_RABBITMQ_AMQP") else { return };
     let _queue = queue(&with_vhost(&amqp), "tidemark-cert", 7, QueueDeclareOptions::default()).await;
-    let front = tls_front(Some(address(&amqp)), true).await;
+    let front = TlsFront::new("broker.test", Some(&address(&amqp)), true).await;
     let user_info = amqp.split_once("://").unwrap().1.rsplit_once('@').unwrap().0;
-    let host = format!("amqps://{user_info}@{}/?server_name_indication=broker.test", front.address);
+    let host = format!("amqps://{user_info}@{}/?server_name_indication=broker.test", front.address());
     let metadata = [("host", host.as_str()), ("queueName", "tidemark-cert")];
     let auth = [("tls", "enable"), ("ca", &*front.ca), ("cert", &*front.client_cert), ("key", &*front.client_key)];
     assert_eq!(read(&door(), &input("cert", &metadata, &auth)).await.unwrap().value, 7.0);
 
     // Without a password the certificate is the login (SASL EXTERNAL), which a broker without that plugin refuses.
-    let host = format!("amqps://{}/?server_name_indication=broker.test", front.address);
+    let host = format!("amqps://{}/?server_name_indication=broker.test", front.address());
     let error = read(&door(), &input("cert", &[("host", &host), ("queueName", "q")], &auth)).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Authentication | ErrorKind::Refused), "{error}");
 }

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisResult};
-use tidemark_clock::Clock;
-use tidemark_trigger::{Connection, Door, DoorSettings, ErrorKind, Reading, Secret, SourceError, TriggerInput};
+use tidemark_trigger::{ErrorKind, Reading, SourceError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::source::{connect, door, input, read, service};
+use crate::tls_front::TlsFront;
 
 /// Servers from the environment.
 struct Servers {
@@ -24,11 +26,7 @@ struct Servers {
 
 /// The servers that a variable names, or a visible skip.
 fn servers(variable: &str) -> Option<Servers> {
-    let Some(url) = std::env::var(variable).ok().filter(|url| !url.is_empty()) else {
-        assert_ne!(std::env::var("TIDEMARK_REQUIRE_SERVICES").as_deref(), Ok("1"), "{variable} is not set");
-        println!("SKIPPED: {variable} is not set");
-        return None;
-    };
+    let url = service(variable)?;
     let (login, rest) = url.strip_prefix("redis://").unwrap().split_once('@').unwrap();
     let (addresses, master) = rest.split_once('/').unwrap_or((rest, ""));
     Some(Servers {
@@ -81,35 +79,6 @@ fn words(command: &str) -> redis::Cmd {
         cmd.arg(word);
     }
     cmd
-}
-
-fn door() -> Door {
-    Door::new(Clock::system(), DoorSettings::default())
-}
-
-fn input(trigger_type: &str, metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
-    TriggerInput {
-        index: 0,
-        trigger_type: trigger_type.to_owned(),
-        name: None,
-        metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        auth: auth.iter().map(|(key, value)| ((*key).to_owned(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "it".to_owned(),
-        object: "object".to_owned(),
-    }
-}
-
-async fn connect(door: &Door, input: &TriggerInput) -> Result<Arc<dyn Connection>, SourceError> {
-    let trigger = tidemark_triggers::parse(input).unwrap_or_else(|errors| panic!("{errors}"));
-    trigger.connect(door).await
-}
-
-async fn read(door: &Door, input: &TriggerInput) -> Result<Reading, SourceError> {
-    Ok(connect(door, input).await?.read(door).await?[0])
 }
 
 /// The error of a trigger of the type `redis` that cannot be read.
@@ -399,69 +368,38 @@ async fn triggers_with_the_same_server_and_login_share_one_connection() {
     assert_eq!(path.taken(), 2);
 }
 
-/// TLS in front of a server: a certificate authority, and where a listener with a certificate for `localhost` is.
-async fn tls_front(behind: &str) -> (String, String, tokio::task::JoinHandle<()>) {
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(params, key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
-    let behind = behind.to_owned();
-    let task = tokio::spawn(async move {
-        let mut open = tokio::task::JoinSet::new();
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let Ok(mut client) = acceptor.accept(socket).await else { continue };
-            let Ok(mut server) = TcpStream::connect(&behind).await else { continue };
-            open.spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
-        }
-    });
-    (ca.pem(), address, task)
-}
-
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
-    let (_, address, task) = tls_front("127.0.0.1:1").await;
+    let front = TlsFront::new("localhost", None, false).await;
+    let address = format!("localhost:{}", front.port);
     let error = error(&[("listName", "k"), ("address", &address)], &[("tls", "enable"), ("password", "hunter2")]).await;
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
     assert!(error.message.starts_with(&format!("the certificate of {address} is not accepted")), "{error}");
-    task.abort();
 }
 
 #[tokio::test]
 async fn a_client_certificate_that_is_none_is_a_configuration_error() {
-    let (_, address, task) = tls_front("127.0.0.1:1").await;
+    let front = TlsFront::new("localhost", None, false).await;
+    let address = format!("localhost:{}", front.port);
     let auth = [("tls", "enable"), ("cert", "hunter2"), ("key", "hunter2")];
     let error = error(&[("listName", "k"), ("address", &address)], &auth).await;
     assert_eq!(error.kind, ErrorKind::Configuration, "{error}");
-    task.abort();
 }
 
 #[tokio::test]
 async fn tls_works_with_the_ca_or_with_unsafe_ssl() {
     let Some(server) = servers("TIDEMARK_TEST_REDIS") else { return };
     server.run(&["DEL tls:list", "RPUSH tls:list a b c d"]).await;
-    let (ca, address, task) = tls_front(server.address()).await;
+    let front = TlsFront::new("localhost", Some(server.address()), false).await;
+    let address = format!("localhost:{}", front.port);
     let metadata = [("listName", "tls:list"), ("address", address.as_str())];
-    let auth = [("password", server.password.as_str()), ("tls", "enable"), ("ca", &ca)];
+    let auth = [("password", server.password.as_str()), ("tls", "enable"), ("ca", &front.ca)];
     assert_eq!(read(&door(), &input("redis", &metadata, &auth)).await, value(4.0, true));
     let unchecked = [&metadata[..], &[("enableTLS", "true"), ("unsafeSsl", "true")]].concat();
     assert_eq!(read(&door(), &input("redis", &unchecked, &auth[..1])).await, value(4.0, true));
     // A plain client at a listener that wants TLS.
     let error = error(&metadata, &auth[..1]).await;
     assert!(matches!(error.kind, ErrorKind::Unreachable | ErrorKind::BadReply), "{error}");
-    task.abort();
 }
 
 #[tokio::test]

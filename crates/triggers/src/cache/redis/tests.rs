@@ -1,25 +1,10 @@
-use tidemark_trigger::{MetricType, ParseErrors, Secret};
+use tidemark_trigger::{MetricType, ParseErrors};
 
 use super::*;
-
-fn input(trigger_type: &str, metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
-    TriggerInput {
-        index: 0,
-        trigger_type: trigger_type.to_owned(),
-        name: None,
-        metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        auth: auth.iter().map(|(key, value)| ((*key).to_owned(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "test".to_owned(),
-        object: "object".to_owned(),
-    }
-}
+use crate::tests::trigger_input;
 
 fn parsed(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> Result<Arc<dyn Trigger>, ParseErrors> {
-    (TYPE.parse)(&input("redis", metadata, auth))
+    (TYPE.parse)(&trigger_input("redis", metadata, auth))
 }
 
 fn message(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> String {
@@ -64,7 +49,7 @@ fn tls_is_asked_for_in_one_place_only() {
 
 #[test]
 fn host_and_port_come_after_the_addresses_and_ipv6_hosts_get_brackets() {
-    let given = input("redis", &[LIST, ADDRESS, ("hosts", "a,::1"), ("ports", "1,2")], &[]);
+    let given = trigger_input("redis", &[LIST, ADDRESS, ("hosts", "a,::1"), ("ports", "1,2")], &[]);
     let shown = inspect(&given, tidemark_trigger::parameters::hide).unwrap();
     assert_eq!(shown["addresses"], serde_json::json!(["redis:6379", "a:1", "[::1]:2"]));
 }
@@ -72,7 +57,7 @@ fn host_and_port_come_after_the_addresses_and_ipv6_hosts_get_brackets() {
 #[test]
 fn what_has_no_effect_is_noted() {
     let notes = |trigger_type: &TriggerType, metadata: &[(&str, &str)]| {
-        (trigger_type.parse)(&input(trigger_type.name, metadata, &[])).unwrap().notes().join("\n")
+        (trigger_type.parse)(&trigger_input(trigger_type.name, metadata, &[])).unwrap().notes().join("\n")
     };
     let two = [LIST, ("address", "a:1,b:2"), ("databaseIndex", "3"), ("listLength", "0"), ("username", "me")];
     let single = notes(&TYPE, &two);

@@ -1,35 +1,23 @@
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use http::Response;
-use tidemark_clock::Clock;
+use tidemark_trigger::door::{Cluster, ServiceEndpoint};
 
 use super::*;
+use crate::tests::{door, trigger_input};
 
 fn input(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
     let needed = [("url", "http://u:p@h.test:81/stats?token=hidden"), ("valueLocation", "jobs"), ("targetValue", "5")];
-    let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
-    let metadata = texts(&needed).into_iter().chain(texts(metadata)).collect();
-    TriggerInput {
-        index: 0,
-        trigger_type: "metrics-api".to_owned(),
-        name: None,
-        metadata,
-        auth: auth.iter().map(|(key, value)| (key.to_string(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "default".to_owned(),
-        object: "object".to_owned(),
-    }
+    trigger_input("metrics-api", &[&needed, metadata].concat(), auth)
 }
 
 /// The outcome of one read when the endpoint answers with this status and body, and the request that it saw.
 async fn read(input: &TriggerInput, status: u16, body: &str) -> (Result<Reading, SourceError>, Option<Request<Bytes>>) {
     let seen = Arc::new(Mutex::new(None));
     let (body, sink) = (Bytes::copy_from_slice(body.as_bytes()), seen.clone());
-    let door = Door::in_process(Clock::system(), move |request| {
+    let door = door(move |request| {
         *sink.lock().unwrap() = Some(request);
         let reply = Response::builder().status(status).body(body.clone()).unwrap();
         async move { Ok(reply) }.boxed()
@@ -183,7 +171,6 @@ fn all_that_is_wrong_is_named() {
     assert_eq!(errors(&[("authModes", "tls")]), "authModes tls needs cert\nauthModes tls needs key");
     assert!(errors(&[("authModes", "basic,bearer")]).contains("must contain only one of"));
     assert!(errors(&[("format", "toml")]).contains("must be one of [json xml yaml prometheus]"));
-    assert!(errors(&[("aggregateFromKubeServiceEndpoints", "true")]).contains("not supported yet"));
     let mut utilization = input(&[], &[]);
     utilization.metric_type = Some("Utilization".to_owned());
     assert!(MetricsApi::parse(&utilization).is_err());
@@ -202,4 +189,116 @@ fn what_has_no_effect_is_noted() {
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].contains("unknown parameter activationTarget"), "{notes:?}");
     assert_eq!(notes[1], "authModes custom has no effect with metrics-api");
+}
+
+/// A cluster with one service of a few endpoints.
+struct Endpoints(Result<Vec<ServiceEndpoint>, SourceError>);
+
+impl Cluster for Endpoints {
+    fn live_pods<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<usize, SourceError>> {
+        unreachable!("only endpoints are asked for")
+    }
+
+    fn nodes_of_live_pods<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<BTreeSet<Box<str>>, SourceError>> {
+        unreachable!("only endpoints are asked for")
+    }
+
+    fn service_endpoints<'a>(
+        &'a self,
+        namespace: &'a str,
+        service: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ServiceEndpoint>, SourceError>> {
+        assert_eq!((namespace, service), ("shop", "web"));
+        async move { self.0.clone() }.boxed()
+    }
+}
+
+fn endpoints(addresses: &[&str]) -> Endpoints {
+    let endpoint = |address: &&str| ServiceEndpoint { address: (*address).into(), ready: true, ports: [8080].into() };
+    Endpoints(Ok(addresses.iter().map(endpoint).collect()))
+}
+
+/// The outcome when the endpoints answer with the last digit of their address, but for those that end with 0, which
+/// fail, and those that end with 9, which do not answer; and the URLs that were asked.
+async fn read_all(metadata: &[(&str, &str)], cluster: Endpoints) -> (Result<f64, SourceError>, Vec<String>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let door = door(move |request| {
+        sink.lock().unwrap().push(request.uri().to_string());
+        assert_eq!(request.headers()["x-api-key"], "k");
+        let digit = request.uri().host().unwrap().trim_end_matches(']').chars().last().unwrap();
+        let status = if digit == '0' { 503 } else { 200 };
+        let reply = Response::builder().status(status).body(Bytes::from(format!("{{\"jobs\":{digit}}}"))).unwrap();
+        async move { if digit == '9' { std::future::pending().await } else { Ok(reply) } }.boxed()
+    });
+    let needed =
+        [("url", "http://web.shop:8080/m?q=1"), ("aggregateFromKubeServiceEndpoints", "true"), ("authModes", "apiKey")];
+    let given = input(&[&needed, metadata].concat(), &[("apiKey", "k")]);
+    let door = door.with_cluster(Arc::new(cluster));
+    let trigger = MetricsApi::parse(&given).unwrap();
+    let outcome = async { Ok(trigger.connect(&door).await?.read(&door).await?[0].value) }.await;
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    (outcome, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_endpoints_of_a_service_are_asked_and_those_that_fail_are_left_out() {
+    let addresses = ["10.0.0.4", "10.0.0.10", "fd00::8"];
+    let (average, seen) = read_all(&[], endpoints(&addresses)).await;
+    assert_eq!(average, Ok(6.0));
+    assert_eq!(seen, ["http://10.0.0.4:8080/m?q=1", "http://10.0.0.10:8080/m?q=1", "http://[fd00::8]:8080/m?q=1"]);
+    for (aggregation, expected) in [("average", 6.0), ("sum", 12.0), ("max", 8.0), ("min", 4.0)] {
+        let (outcome, _) = read_all(&[("aggregationType", aggregation)], endpoints(&addresses)).await;
+        assert_eq!(outcome, Ok(expected), "{aggregation}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_do_not_answer_cost_the_others_nothing() {
+    let started = tokio::time::Instant::now();
+    let addresses = ["10.0.0.4", "10.0.0.8", "10.0.0.9", "10.0.1.9", "10.0.2.9", "10.0.3.9"];
+    assert_eq!(read_all(&[], endpoints(&addresses)).await.0, Ok(6.0));
+    assert_eq!(started.elapsed(), Duration::from_secs(3), "the deadline of a request");
+
+    let started = tokio::time::Instant::now();
+    let silent: Vec<String> = (0..40).map(|i| format!("10.0.{i}.9")).collect();
+    let addresses: Vec<&str> = ["10.0.0.4", "10.0.0.8"].into_iter().chain(silent.iter().map(String::as_str)).collect();
+    assert_eq!(read_all(&[], endpoints(&addresses)).await.0, Ok(6.0));
+    assert_eq!(started.elapsed(), Duration::from_secs(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_any_answer_is_an_error_and_not_zero() {
+    let error = async |metadata: &[(&str, &str)], cluster| read_all(metadata, cluster).await.0.unwrap_err();
+    let failed = error(&[], endpoints(&["10.0.0.10", "10.0.0.20"])).await;
+    assert_eq!(failed.kind, ErrorKind::Refused);
+    assert_eq!(
+        failed.message,
+        "could not get any metric successfully from the 2 provided endpoints of service shop/web: \
+         http://10.0.0.10:8080/m: api returned 503 Service Unavailable"
+    );
+    let wrong_port = error(&[("url", "http://web.shop:80/m")], endpoints(&["10.0.0.10"])).await;
+    assert!(wrong_port.message.contains("(the URL's port 80 is none of the pods' ports: 8080)"), "{wrong_port}");
+    let none = error(&[], endpoints(&[])).await;
+    assert_eq!(none.kind, ErrorKind::MissingResource);
+    assert!(none.message.starts_with("no endpoints URLs were given for the service name"), "{none}");
+    let refused = SourceError::new(ErrorKind::Authentication, "not allowed");
+    let refused = error(&[], Endpoints(Err(refused))).await;
+    assert_eq!(refused.kind, ErrorKind::Authentication);
+    assert!(refused.message.ends_with("from configured service URL: not allowed"), "{refused}");
+    let no_service = error(&[("url", "http://web/m")], endpoints(&["10.0.0.1"])).await;
+    assert_eq!(no_service.kind, ErrorKind::Configuration);
+}
+
+#[test]
+fn a_url_without_a_service_is_noted() {
+    let given = input(&[("url", "http://web/m"), ("aggregateFromKubeServiceEndpoints", "true")], &[]);
+    assert!(MetricsApi::parse(&given).unwrap().notes[0].contains("http://service.namespace:8080/path"));
+    let without = input(&[("aggregationType", "max")], &[]);
+    let expected = "aggregationType has no effect without aggregateFromKubeServiceEndpoints";
+    assert_eq!(*MetricsApi::parse(&without).unwrap().notes, [expected]);
 }

@@ -5,25 +5,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tidemark_clock::Clock;
 
 use super::*;
+use crate::tests::trigger_input;
 
 const NOW: &str = "2026-01-02T03:04:05.6Z";
 
 fn input(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
     let needed = [("serverAddress", "http://u:hunter2@h.test:9090/"), ("query", "sum(up)"), ("threshold", "5")];
-    let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
-    TriggerInput {
-        index: 0,
-        trigger_type: "prometheus".to_owned(),
-        name: None,
-        metadata: texts(&needed).into_iter().chain(texts(metadata)).collect(),
-        auth: auth.iter().map(|(key, value)| (key.to_string(), Secret::from(*value))).collect(),
-        env: Default::default(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "default".to_owned(),
-        object: "object".to_owned(),
-    }
+    trigger_input("prometheus", &[&needed, metadata].concat(), auth)
 }
 
 /// The outcome of one read when the server answers with this status and body, and the requests that were seen.
@@ -290,7 +278,9 @@ fn all_that_is_wrong_is_named() {
 #[test]
 fn name_and_target_are_those_of_keda() {
     let given = TriggerInput { index: 2, ..input(&[("threshold", "0.5")], &[]) };
-    let [MetricSpec::External { name, target_milli, .. }] = Prometheus::parse(&given).unwrap().metrics;
+    let [MetricSpec::External { name, target_milli, .. }] = Prometheus::parse(&given).unwrap().metrics else {
+        panic!("not an external metric")
+    };
     assert_eq!((&*name, target_milli), ("s2-prometheus", 500));
 }
 

@@ -251,9 +251,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use futures::FutureExt as _;
-    use tidemark_clock::Clock;
 
     use super::*;
+    use crate::tests;
 
     fn target(host: &str, queue: &str) -> Target {
         Target {
@@ -282,7 +282,7 @@ mod tests {
     fn broker(status: u16, body: &'static str) -> (Door, Seen) {
         let seen = Seen::default();
         let log = Arc::clone(&seen);
-        let door = Door::in_process(Clock::system(), move |request| {
+        let door = tests::door(move |request| {
             let header = request.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
             log.lock().unwrap().push((request.uri().to_string(), header.to_owned()));
             async move { Ok(Response::builder().status(status).body(Bytes::from(body)).unwrap()) }.boxed()
@@ -328,6 +328,35 @@ mod tests {
         let headers: Vec<_> = seen.lock().unwrap().iter().map(|(_, header)| header.clone()).collect();
         let basic = |pair: &str| format!("Basic {}", BASE64.encode(pair));
         assert_eq!(headers, [basic("us@er:p:ss"), basic("john:pw"), String::new()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_oauth2_a_token_is_asked_for_once_and_sent_instead_of_a_login() {
+        let seen = Seen::default();
+        let log = Arc::clone(&seen);
+        let door = tests::door(move |request| {
+            let header = request.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
+            log.lock().unwrap().push((request.uri().to_string(), header.to_owned()));
+            let token = request.uri().host() == Some("login.test");
+            let body = if token { r#"{"access_token":"abc","expires_in":3600}"# } else { r#"{"messages":7}"# };
+            async move { Ok(Response::new(Bytes::from(body))) }.boxed()
+        });
+        let credentials = Credentials {
+            token_url: "https://login.test/token".into(),
+            client_id: "id".into(),
+            client_secret: "secret".into(),
+            scopes: Vec::new(),
+            endpoint_params: Vec::new(),
+        };
+        let target = Target { oauth2: Some(credentials), ..target("http://john:hunter2@h/v", "q") };
+        let client = Client::new(target).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(client.figures(&door).await.unwrap().messages, 7);
+        }
+        let pair = |url: &str, header: String| (url.to_owned(), header);
+        let read = || pair("http://h/api/queues/v/q", "Bearer abc".to_owned());
+        let asked = pair("https://login.test/token", format!("Basic {}", BASE64.encode("id:secret")));
+        assert_eq!(*seen.lock().unwrap(), [asked, read(), read()]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,29 +1,12 @@
 //! What is accepted, what is refused and in which words.
 
-use std::collections::BTreeMap;
-
 use super::*;
-
-fn map<T: for<'a> From<&'a str>>(pairs: &[(&str, &str)]) -> BTreeMap<String, T> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), T::from(value))).collect()
-}
+use crate::tests::{no_network, trigger_input};
 
 fn input(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
-    let mut metadata = map(metadata);
-    metadata.entry("queueName".to_owned()).or_insert_with(|| "q".to_owned());
-    TriggerInput {
-        index: 1,
-        trigger_type: "rabbitmq".to_owned(),
-        name: None,
-        metadata,
-        auth: map(auth),
-        env: BTreeMap::new(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "shop".to_owned(),
-        object: "orders".to_owned(),
-    }
+    let mut input = trigger_input("rabbitmq", metadata, auth);
+    input.metadata.entry("queueName".to_owned()).or_insert_with(|| "q".to_owned());
+    TriggerInput { index: 1, namespace: "shop".to_owned(), object: "orders".to_owned(), ..input }
 }
 
 fn target(input: &TriggerInput) -> amqp::Target {
@@ -224,7 +207,7 @@ fn inspection_shows_what_the_rules_made_of_the_parameters() {
 
 #[tokio::test]
 async fn without_a_network_amqp_is_unreachable() {
-    let door = Door::in_process(tidemark_clock::Clock::system(), |_| unreachable!("AMQP is no HTTP"));
+    let door = no_network();
     let failed = parse(&input(&[AMQP], &[])).unwrap().connect(&door).await.map(drop).unwrap_err();
     assert_eq!(failed.kind, tidemark_trigger::ErrorKind::Unreachable);
 }

@@ -1,24 +1,11 @@
-use std::collections::BTreeMap;
-
 use tidemark_clock::Clock;
 use tidemark_trigger::{DoorSettings, MetricType};
 
 use super::*;
+use crate::tests::{no_network, trigger_input};
 
 fn input(metadata: &[(&str, &str)], auth: &[(&str, &str)]) -> TriggerInput {
-    TriggerInput {
-        index: 2,
-        trigger_type: "postgresql".to_owned(),
-        name: None,
-        metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        auth: auth.iter().map(|(key, value)| ((*key).to_owned(), Secret::from(*value))).collect(),
-        env: BTreeMap::new(),
-        pod_identity: None,
-        metric_type: None,
-        as_metric_source: false,
-        namespace: "n".to_owned(),
-        object: "o".to_owned(),
-    }
+    TriggerInput { index: 2, ..trigger_input("postgresql", metadata, auth) }
 }
 
 const QUERY: [(&str, &str); 2] = [("query", "SELECT 1"), ("targetQueryValue", "1.5")];
@@ -107,7 +94,7 @@ async fn a_connection_string_that_cannot_be_used_is_noted_and_fails_to_connect_w
 
 #[tokio::test]
 async fn there_is_no_network_behind_an_in_process_door() {
-    let door = Door::in_process(Clock::system(), |_| async { unreachable!() }.boxed());
+    let door = no_network();
     let Err(error) = parse(&input(&PARTS, &[])).unwrap().connect(&door).await else { panic!("connected") };
     assert_eq!(error.kind, ErrorKind::Unreachable);
 }

@@ -1,0 +1,6 @@
+//! Trigger types that ask the cluster itself.
+
+pub mod cpu_memory;
+mod quantity;
+mod selector;
+pub mod workload;
