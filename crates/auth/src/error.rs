@@ -33,6 +33,9 @@ pub enum AuthError {
     /// Secrets may be read from the cluster object namespace only.
     #[error("{object}: Secrets of namespace {namespace} may not be read, because secret access is restricted")]
     Restricted { object: String, namespace: String },
+    /// A file of parameters cannot be used.
+    #[error("{object}: filePath {path}: {cause}")]
+    File { object: String, path: String, cause: String },
     /// The authentication contradicts itself.
     #[error("{object}: {cause}")]
     Invalid { object: String, cause: &'static str },

@@ -6,6 +6,7 @@
 mod environment;
 mod error;
 mod expansion;
+mod file;
 mod objects;
 mod resolver;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From a trigger's `authenticationRef` to its parameters.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
@@ -14,6 +15,7 @@ use tidemark_trigger::Secret;
 
 use crate::AuthError;
 use crate::environment;
+use crate::file;
 use crate::objects::{Kind, Objects, describe, get};
 
 /// What an installation says about authentication.
@@ -23,13 +25,20 @@ pub struct Settings {
     pub cluster_object_namespace: Option<String>,
     /// Secrets are read from the cluster object namespace only.
     pub restrict_secret_access: bool,
+    /// The folder of the files that ClusterTriggerAuthentications name by `filePath`; `None` refuses them.
+    pub file_root: Option<PathBuf>,
     /// Deadline of one read, repeats included.
     pub request_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cluster_object_namespace: None, restrict_secret_access: false, request_timeout: Duration::from_secs(10) }
+        Self {
+            cluster_object_namespace: None,
+            restrict_secret_access: false,
+            file_root: None,
+            request_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -60,13 +69,13 @@ impl Resolver {
     /// The parameters of the authentication that a trigger in `namespace` refers to. `pod` is the scale target's pod
     /// template, for parameters from its environment.
     ///
-    /// The sources overwrite each other in the order `env`, `configMapTargetRef`, `secretTargetRef`. An object, key or
-    /// variable that is not there gives an empty parameter and a sentence in [`Resolved::missing`]; a missing
-    /// authentication gives no parameters and a sentence.
+    /// The sources overwrite each other in the order `env`, `configMapTargetRef`, `secretTargetRef`; beside a `filePath`
+    /// none of them counts. An object, key or variable that is not there gives an empty parameter and a sentence in
+    /// [`Resolved::missing`]; a missing authentication gives no parameters and a sentence.
     ///
     /// # Errors
     /// A read that fails for another reason than that there is no such object; a source that is not supported; a
-    /// namespace whose Secrets may not be read.
+    /// namespace whose Secrets may not be read; a file that cannot be read or is not one of parameters.
     pub async fn resolve(
         &self,
         namespace: &str,
@@ -83,6 +92,10 @@ impl Resolver {
         let mut objects = Objects::new(&self.client, self.settings.request_timeout);
         let identity = spec.pod_identity.as_ref().filter(|identity| !matches!(identity.provider.as_str(), "" | "none"));
         resolved.pod_identity = identity.map(|identity| identity.provider.clone());
+        if let Some(path) = spec.file_path.as_deref().filter(|path| !path.is_empty()) {
+            resolved.parameters = self.file(reference, &scope.object, path).await?;
+            return Ok(resolved);
+        }
         for entry in spec.env.iter().flatten() {
             let value = self.variable(&mut objects, namespace, entry, pod).await?;
             resolved.set(&entry.parameter, value);
@@ -129,6 +142,21 @@ impl Resolver {
             Some(container) => environment::resolve(objects, namespace, container, secrets).await,
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// The parameters in a file.
+    async fn file(
+        &self,
+        reference: &AuthenticationRef,
+        object: &str,
+        path: &str,
+    ) -> Result<BTreeMap<String, Secret>, AuthError> {
+        let kind = reference.kind.unwrap_or_default();
+        if kind == AuthenticationKind::TriggerAuthentication {
+            let cause = "filePath is only supported for ClusterTriggerAuthentication, got kind: TriggerAuthentication";
+            return Err(AuthError::Invalid { object: object.to_owned(), cause });
+        }
+        file::read(self.settings.file_root.as_deref(), object, path, self.settings.request_timeout).await
     }
 
     async fn authentication(
@@ -260,7 +288,6 @@ fn refuse_unsupported(spec: &AuthenticationSpec, object: &str) -> Result<(), Aut
     let workload =
         |identity: &PodIdentity| identity.provider == "aws" && identity.identity_owner.as_deref() == Some("workload");
     let fields = [
-        ("spec.filePath", spec.file_path.as_ref().is_some_and(|path| !path.is_empty())),
         ("spec.hashiCorpVault", spec.hashi_corp_vault.as_ref().is_some_and(|vault| !vault.secrets.is_empty())),
         ("spec.azureKeyVault", spec.azure_key_vault.is_some()),
         ("spec.gcpSecretManager", spec.gcp_secret_manager.is_some()),

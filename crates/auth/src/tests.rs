@@ -81,8 +81,7 @@ impl Server {
     }
 
     async fn resolve_cluster(&self, settings: Settings) -> Result<Resolved, AuthError> {
-        let kind = Some(AuthenticationKind::ClusterTriggerAuthentication);
-        self.resolver(settings).resolve("shop", &AuthenticationRef { kind, ..reference() }, None).await
+        self.resolver(settings).resolve("shop", &cluster_reference(), None).await
     }
 
     async fn env(&self, pod: &PodSpec, container: Option<&str>) -> Result<BTreeMap<String, String>, AuthError> {
@@ -92,6 +91,10 @@ impl Server {
 
 fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message})
+}
+
+fn cluster_reference() -> AuthenticationRef {
+    AuthenticationRef { kind: Some(AuthenticationKind::ClusterTriggerAuthentication), ..reference() }
 }
 
 fn reference() -> AuthenticationRef {
@@ -284,7 +287,6 @@ async fn restricted_access_keeps_other_namespaces_secrets_unread() {
 async fn a_source_that_cannot_be_read_yet_is_refused_by_name() {
     let secrets = json!([{"parameter": "host", "path": "a", "key": "b", "name": "c", "id": "d"}]);
     for (spec, field) in [
-        (json!({"filePath": "a.json"}), "spec.filePath"),
         (
             json!({"hashiCorpVault": {"address": "http://v", "authentication": "token", "secrets": secrets}}),
             "spec.hashiCorpVault",
@@ -443,4 +445,57 @@ async fn environment_references_resolve_as_the_conformance_cases_say() {
         seen += 1;
     }
     assert!(seen > 0, "no case of resolveEnv");
+}
+
+/// A folder with a file of parameters, and a resolver that may read it.
+fn with_file(name: &str, text: &str, server: &Server) -> (std::path::PathBuf, Resolver) {
+    let root = std::env::temp_dir().join(format!("tidemark-auth-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(root.join("team")).unwrap();
+    std::fs::write(root.join("team/a.json"), text).unwrap();
+    let resolver = server.resolver(Settings { file_root: Some(root.clone()), ..Settings::default() });
+    (root, resolver)
+}
+
+#[tokio::test]
+async fn a_file_gives_its_parameters_and_no_other_source_counts() {
+    let server = Server::default().cluster_authentication(json!({
+        "filePath": "team/a.json",
+        "podIdentity": {"provider": "gcp"},
+        "env": [{"parameter": "host", "name": "HOST"}],
+        "secretTargetRef": [{"parameter": "token", "name": "none", "key": "none"}],
+    }));
+    let (root, resolver) = with_file("whole", r#"{"host": "h", "password": "hunter2"}"#, &server);
+    let resolved = resolver.resolve("shop", &cluster_reference(), None).await.unwrap();
+    assert_eq!(shown(&resolved.parameters), map(&[("host", "h"), ("password", "hunter2")]));
+    assert_eq!(resolved.pod_identity.as_deref(), Some("gcp"));
+    assert!(resolved.missing.is_empty());
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_named_and_shows_nothing_of_its_text() {
+    for (path, text, cause) in [
+        ("none.json", "{}", "No such file"),
+        ("team", "{}", "it is not a file"),
+        ("../a.json", "{}", "relative path"),
+        ("/etc/hostname", "{}", "relative path"),
+        ("team/a.json", "hunter2", "not a JSON object of texts"),
+        ("team/a.json", r#"{"password": 12345}"#, "not a JSON object of texts"),
+    ] {
+        let server = Server::default().cluster_authentication(json!({"filePath": path}));
+        let (root, resolver) = with_file("bad", text, &server);
+        let error = resolver.resolve("shop", &cluster_reference(), None).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("ClusterTriggerAuthentication auth: filePath {path}: ")), "{error}");
+        assert!(error.contains(cause) && !error.contains("hunter2") && !error.contains("12345"), "{error}");
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_needs_a_root_and_a_cluster_wide_authentication() {
+    let server = Server::default().cluster_authentication(json!({"filePath": "a.json"}));
+    let error = server.resolver(Settings::default()).resolve("shop", &cluster_reference(), None).await.unwrap_err();
+    assert!(error.to_string().ends_with("filepath-auth-root-path not configured"), "{error}");
+    let error = Server::default().authentication(json!({"filePath": "a.json"})).resolve(None).await.unwrap_err();
+    assert!(error.to_string().ends_with("got kind: TriggerAuthentication"), "{error}");
 }

@@ -9,11 +9,14 @@ use tidemark_clock::Clock;
 use tidemark_trigger::Door;
 use tokio::sync::Semaphore;
 
+use crate::Catalogue;
+use crate::cluster::KubeCluster;
 use crate::observation::Observer;
 use crate::settings::Settings;
 use crate::shared_reads::share_reads;
 use crate::snapshot::Registry;
 use crate::target::Kinds;
+use crate::texts::Texts;
 
 /// Checks of objects, and writes on authentications, that may run at the same time.
 const CHECKS: usize = 64;
@@ -21,6 +24,7 @@ const CHECKS: usize = 64;
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) door: Door,
+    pub(crate) catalogue: Catalogue,
     pub(crate) clock: Clock,
     /// Reads authentication and environment as they are now.
     pub(crate) resolver: Resolver,
@@ -31,11 +35,13 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) kinds: Kinds,
     /// Turns for checks of objects and writes on authentications: thousands begin at once when the operator starts.
-    pub(crate) checks: Semaphore,
+    pub(crate) checks: Arc<Semaphore>,
+    /// Texts that objects have alike.
+    pub(crate) texts: Texts,
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, door: Door, mut settings: Settings) -> Self {
+    pub(crate) fn new(client: Client, door: Door, catalogue: Catalogue, mut settings: Settings) -> Self {
         settings.watch_namespaces.sort_unstable();
         settings.watch_namespaces.dedup();
         let clock = *door.clock();
@@ -43,6 +49,7 @@ impl Context {
             let settings = tidemark_auth::Settings {
                 cluster_object_namespace: settings.cluster_object_namespace.clone(),
                 restrict_secret_access: settings.restrict_secret_access,
+                file_root: settings.filepath_auth_root.clone(),
                 request_timeout: settings.request_timeout,
             };
             Resolver::new(share_reads(client.clone(), keep), settings)
@@ -51,12 +58,15 @@ impl Context {
             observer: Observer::new(clock),
             registry: Arc::new(Registry::new()),
             kinds: Kinds::default(),
-            checks: Semaphore::new(CHECKS),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            texts: Texts::default(),
             resolver: resolver(Duration::ZERO),
             // Half of the time: with what is read halfway, no parameter becomes much older than the whole.
             refresher: resolver(settings.auth_refresh / 2),
+            // Triggers ask the cluster that their objects live in.
+            door: door.with_cluster(Arc::new(KubeCluster::new(client.clone(), settings.request_timeout))),
             client,
-            door,
+            catalogue,
             clock,
             settings,
         }

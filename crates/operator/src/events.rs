@@ -4,6 +4,7 @@
 //! API server takes them more slowly than they come, they are lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,16 +62,23 @@ impl Draft {
     }
 }
 
-/// What makes two events one series.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SeriesKey {
-    uid: Arc<str>,
-    reason: &'static str,
-    note: String,
+/// What makes two events one series: a hash of object, reason and note. Thousands of series run after a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SeriesKey(u64);
+
+impl SeriesKey {
+    fn of(object: &str, draft: &Draft) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (object, draft.reason, &draft.note).hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 struct Series {
-    event: String,
+    object: Arc<ObjectKey>,
+    reason: &'static str,
+    /// Of the first event, for its name.
+    stamp: i128,
     count: i32,
     last: Timestamp,
     last_seen: Instant,
@@ -82,7 +90,8 @@ struct Series {
 /// A write that waits its turn.
 struct Job {
     series: SeriesKey,
-    namespace: String,
+    reason: &'static str,
+    object: Arc<ObjectKey>,
     what: JobKind,
 }
 
@@ -93,7 +102,7 @@ enum JobKind {
 
 struct Recorder {
     ctx: Arc<Context>,
-    series: BTreeMap<SeriesKey, (Arc<ObjectKey>, Series)>,
+    series: BTreeMap<SeriesKey, Series>,
     queue: VecDeque<Job>,
     /// Nanoseconds in the name of the last event: names are unique within a process.
     last_stamp: i128,
@@ -166,31 +175,35 @@ impl Recorder {
             draft.note = draft.note.chars().take(NOTE_LIMIT - 1).chain(['…']).collect();
         }
         let now = Instant::now();
-        let key = SeriesKey { uid: observation.uid.clone(), reason: draft.reason, note: draft.note.clone() };
-        if let Some((_, series)) = self.series.get_mut(&key) {
+        let key = SeriesKey::of(&observation.uid, &draft);
+        if let Some(series) = self.series.get_mut(&key) {
             series.count += 1;
             series.last = observation.time;
             series.last_seen = now;
             series.pending = true;
             // The first repeat is news; the others are counted, and written when the series is refreshed or ends.
             if series.count == 2 {
-                self.write_count(&key);
+                self.write_count(key);
             }
             return;
         }
-        let event = self.event(observation, &draft);
-        let name = event.metadata.name.clone().unwrap_or_default();
-        let series =
-            Series { event: name, count: 1, last: observation.time, last_seen: now, written: now, pending: false };
-        self.series.insert(key.clone(), (observation.object.clone(), series));
-        self.enqueue(Job {
-            series: key,
-            namespace: observation.object.namespace.clone(),
-            what: JobKind::Create(Box::new(event)),
-        });
+        let (object, reason) = (observation.object.clone(), draft.reason);
+        let event = self.event(observation, draft);
+        let series = Series {
+            object: object.clone(),
+            reason,
+            stamp: self.last_stamp,
+            count: 1,
+            last: observation.time,
+            last_seen: now,
+            written: now,
+            pending: false,
+        };
+        self.series.insert(key, series);
+        self.enqueue(Job { series: key, reason, object, what: JobKind::Create(Box::new(event)) });
     }
 
-    fn event(&mut self, observation: &Observation, draft: &Draft) -> Event {
+    fn event(&mut self, observation: &Observation, draft: Draft) -> Event {
         let object = &observation.object;
         self.last_stamp = (self.last_stamp + 1).max(observation.time.as_nanosecond());
         Event {
@@ -203,7 +216,7 @@ impl Recorder {
             type_: Some(if draft.warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(draft.reason.to_owned()),
             action: Some(draft.action.to_owned()),
-            note: Some(draft.note.clone()),
+            note: Some(draft.note),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(format!("{CONTROLLER}-{}", self.ctx.settings.hostname)),
             regarding: Some(ObjectReference {
@@ -223,27 +236,29 @@ impl Recorder {
             self.queue.push_back(job);
         } else {
             let message = "the API server takes them too slowly".to_owned();
-            self.lose(&Unwritten { series: job.series, message });
+            self.lose(&Unwritten { series: job.series, reason: job.reason, message });
         }
     }
 
     /// An event that was not written begins no series: the next one of its kind is written as the first.
-    fn lose(&mut self, Unwritten { series, message }: &Unwritten) {
+    fn lose(&mut self, Unwritten { series, reason, message }: &Unwritten) {
         self.series.remove(series);
         self.losses.untold += 1;
         let now = Instant::now();
         if self.losses.told.is_none_or(|told| now.duration_since(told) >= TELL_LOSSES) {
-            tracing::warn!(count = self.losses.untold, reason = series.reason, message, "events were lost");
+            tracing::warn!(count = self.losses.untold, reason, message, "events were lost");
             self.losses = Losses { untold: 0, told: Some(now) };
         }
     }
 
-    fn write_count(&mut self, key: &SeriesKey) {
-        let Some((object, series)) = self.series.get_mut(key) else { return };
+    fn write_count(&mut self, key: SeriesKey) {
+        let Some(series) = self.series.get_mut(&key) else { return };
         series.pending = false;
         series.written = Instant::now();
-        let what = JobKind::Count { event: series.event.clone(), count: series.count, last: series.last };
-        let job = Job { series: key.clone(), namespace: object.namespace.clone(), what };
+        let object = series.object.clone();
+        let event = event_name(&object.name, series.stamp);
+        let what = JobKind::Count { event, count: series.count, last: series.last };
+        let job = Job { series: key, reason: series.reason, object, what };
         self.enqueue(job);
     }
 
@@ -252,19 +267,18 @@ impl Recorder {
         let now = Instant::now();
         let ended = |series: &Series| now.duration_since(series.last_seen) >= SERIES_QUIET;
         let due = |series: &Series| ended(series) || now.duration_since(series.written) >= SERIES_REFRESH;
-        let counts: Vec<_> =
-            self.series.iter().filter(|(_, (_, s))| s.pending && due(s)).map(|(key, _)| key.clone()).collect();
+        let counts: Vec<_> = self.series.iter().filter(|(_, s)| s.pending && due(s)).map(|(key, _)| *key).collect();
         for key in counts {
-            self.write_count(&key);
+            self.write_count(key);
         }
-        self.series.retain(|_, (_, series)| !ended(series));
+        self.series.retain(|_, series| !ended(series));
     }
 
     /// Writes all counts: nobody will add to them.
     fn finish(&mut self) {
-        let pending: Vec<_> = self.series.iter().filter(|(_, (_, s))| s.pending).map(|(key, _)| key.clone()).collect();
+        let pending: Vec<_> = self.series.iter().filter(|(_, s)| s.pending).map(|(key, _)| *key).collect();
         for key in pending {
-            self.write_count(&key);
+            self.write_count(key);
         }
     }
 }
@@ -272,13 +286,14 @@ impl Recorder {
 /// An event that was not written, and why.
 struct Unwritten {
     series: SeriesKey,
+    reason: &'static str,
     message: String,
 }
 
 /// Writes one event. While the API server cannot be reached, it is tried again; what is refused is dropped. A repeated
 /// create makes no second event: its name is given.
 async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) -> Result<(), Unwritten> {
-    let api = Api::<Event>::namespaced(ctx.client.clone(), &job.namespace);
+    let api = Api::<Event>::namespaced(ctx.client.clone(), &job.object.namespace);
     let mut attempt = 1;
     loop {
         let result = match &job.what {
@@ -294,7 +309,7 @@ async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) -> Result<(
             Err(error) => error,
         };
         if matches!(error, kube::Error::Api(_)) || attempt == ATTEMPTS || stop.is_cancelled() {
-            return Err(Unwritten { series: job.series, message: client::describe(&error) });
+            return Err(Unwritten { series: job.series, reason: job.reason, message: client::describe(&error) });
         }
         attempt += 1;
         tokio::select! {
@@ -316,6 +331,9 @@ fn event_name(object: &str, stamp: i128) -> String {
 /// The event for an observation, where there is one.
 fn draft(what: &What) -> Option<Draft> {
     match what {
+        What::Fetch { outcome: Err(error), for_formula: true, .. } => {
+            Draft::warning("KEDAMetricSourceFailed", error.to_string())
+        }
         What::Fetch { outcome: Err(error), .. } => Draft::warning("KEDAScalerFailed", error.to_string()),
         What::Fetch { .. } | What::Decision { .. } => None,
         What::Write { write, error } => draft_write(write, error.as_deref()),
@@ -359,6 +377,7 @@ fn draft_error(stage: &Stage, message: &str) -> Option<Draft> {
         }
         Stage::StatusUpdate => Draft::warning("ScaledObjectUpdateFailed", message),
         Stage::Trigger { .. } => Draft::warning("KEDAScalerFailed", message),
+        Stage::HpaContested => Draft::warning("HPAContested", message),
         Stage::PollOverdue { .. } | Stage::Deletion => None,
     }
 }
@@ -381,6 +400,10 @@ fn draft_life(life: &Life) -> Option<Draft> {
         Life::Ready => Draft::normal("ScaledObjectReady", "ScaledObject is ready for scaling"),
         Life::Paused => Draft::normal("ScaledObjectPaused", "ScaledObject is paused"),
         Life::Unpaused => Draft::normal("ScaledObjectUnpaused", "pause annotation removed for ScaledObject"),
+        Life::FallbackActivated => Draft::normal("ScaledObjectFallbackActivated", "ScaledObject fallback is active"),
+        Life::FallbackDeactivated => {
+            Draft::normal("ScaledObjectFallbackDeactivated", "ScaledObject fallback is no longer active")
+        }
         Life::Deleted => Draft::warning("ScaledObjectDeleted", "ScaledObject was deleted"),
     }
 }

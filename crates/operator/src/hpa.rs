@@ -6,23 +6,39 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec as HpaMetric,
-    MetricTarget,
+    ContainerResourceMetricSource, CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy,
+    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec as HpaMetric, MetricTarget, ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use tidemark_api::{SCALED_OBJECT_LABEL, ScaledObject, annotations};
 use tidemark_engine::activation::Controls;
-use tidemark_engine::quantity;
-use tidemark_trigger::{MetricSpec, MetricType};
+use tidemark_engine::composite::{self, Modifiers};
+use tidemark_engine::{metric, quantity};
+use tidemark_trigger::{MetricSpec, MetricType, Resource, ResourceTarget};
 
 use crate::FIELD_MANAGER;
 use crate::target::Target;
 
 /// Field managers whose labels and annotations on an HPA are this operator's to remove: its own, and KEDA's.
 const OWN_MANAGERS: [&str; 3] = [FIELD_MANAGER, "keda", "keda-operator"];
+
+/// The metrics of the HPA: sorted by their kind, and with scaling modifiers the composite one in place of all external
+/// ones.
+pub(crate) fn metrics(mut metrics: Vec<MetricSpec>, modifiers: Option<&Modifiers>) -> Vec<MetricSpec> {
+    metrics.sort_by_key(MetricSpec::source);
+    if let Some(modifiers) = modifiers {
+        metrics.retain(|metric| metric.external_name().is_none());
+        let (metric_type, target_milli) = match modifiers.target() {
+            metric::Target::AverageValue(milli) => (MetricType::AverageValue, milli),
+            metric::Target::Value(milli) => (MetricType::Value, milli),
+        };
+        metrics.push(MetricSpec::External { name: composite::METRIC.into(), metric_type, target_milli });
+    }
+    metrics
+}
 
 /// The HPA that the object asks for.
 pub(crate) fn wanted(
@@ -52,13 +68,13 @@ pub(crate) fn wanted(
         },
         spec: HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
-                api_version: Some(target.resource.api_version.clone()),
-                kind: target.resource.kind.clone(),
+                api_version: Some(target.resource.api.api_version.clone()),
+                kind: target.resource.api.kind.clone(),
                 name: target.name.to_string(),
             },
             min_replicas: Some(min_replicas),
             max_replicas,
-            metrics: Some(metrics.iter().map(|metric| external(&object.name_any(), metric)).collect()),
+            metrics: Some(metrics.iter().map(|metric| metric_of(&object.name_any(), metric)).collect()),
             behavior: behavior(configured, controls),
         },
         status: None,
@@ -105,9 +121,48 @@ fn label_value(name: &str) -> String {
     cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }
 
-fn external(object: &str, metric: &MetricSpec) -> HpaMetric {
-    let MetricSpec::External { name, metric_type, target_milli } = metric;
-    let amount = Some(Quantity(quantity::format_milli(*target_milli)));
+fn metric_of(object: &str, metric: &MetricSpec) -> HpaMetric {
+    match metric {
+        MetricSpec::External { name, metric_type, target_milli } => external(object, name, *metric_type, *target_milli),
+        MetricSpec::Resource { resource, container, target } => {
+            resource_metric(*resource, container.as_deref(), resource_target(target))
+        }
+    }
+}
+
+fn resource_target(target: &ResourceTarget) -> MetricTarget {
+    match target {
+        ResourceTarget::Utilization(percent) => MetricTarget {
+            type_: "Utilization".to_owned(),
+            average_utilization: Some(*percent),
+            ..MetricTarget::default()
+        },
+        ResourceTarget::AverageValue(amount) => MetricTarget {
+            type_: "AverageValue".to_owned(),
+            average_value: Some(Quantity(amount.to_string())),
+            ..MetricTarget::default()
+        },
+    }
+}
+
+fn resource_metric(resource: Resource, container: Option<&str>, target: MetricTarget) -> HpaMetric {
+    let name = resource.as_str().to_owned();
+    match container {
+        None => HpaMetric {
+            type_: "Resource".to_owned(),
+            resource: Some(ResourceMetricSource { name, target }),
+            ..HpaMetric::default()
+        },
+        Some(container) => HpaMetric {
+            type_: "ContainerResource".to_owned(),
+            container_resource: Some(ContainerResourceMetricSource { container: container.to_owned(), name, target }),
+            ..HpaMetric::default()
+        },
+    }
+}
+
+fn external(object: &str, name: &str, metric_type: MetricType, target_milli: i64) -> HpaMetric {
+    let amount = Some(Quantity(quantity::format_milli(target_milli)));
     let target = match metric_type {
         MetricType::AverageValue => {
             MetricTarget { type_: "AverageValue".to_owned(), average_value: amount, ..MetricTarget::default() }
@@ -118,7 +173,7 @@ fn external(object: &str, metric: &MetricSpec) -> HpaMetric {
         type_: "External".to_owned(),
         external: Some(ExternalMetricSource {
             metric: MetricIdentifier {
-                name: name.to_string(),
+                name: name.to_owned(),
                 selector: Some(LabelSelector {
                     match_labels: Some(BTreeMap::from([(SCALED_OBJECT_LABEL.to_owned(), object.to_owned())])),
                     ..LabelSelector::default()
@@ -208,8 +263,7 @@ fn foreign_keys(meta: &ObjectMeta, map: &str) -> BTreeSet<String> {
 /// A spec with the API server's defaults filled in and all quantities written alike.
 fn canonical(mut spec: HorizontalPodAutoscalerSpec) -> HorizontalPodAutoscalerSpec {
     spec.min_replicas.get_or_insert(1);
-    for target in spec.metrics.iter_mut().flatten().filter_map(|metric| metric.external.as_mut()).map(|m| &mut m.target)
-    {
+    for target in spec.metrics.iter_mut().flatten().filter_map(target_of) {
         target.value.iter_mut().chain(&mut target.average_value).for_each(canonical_quantity);
     }
     if let Some(behavior) = &mut spec.behavior {
@@ -220,6 +274,13 @@ fn canonical(mut spec: HorizontalPodAutoscalerSpec) -> HorizontalPodAutoscalerSp
         fill_rules(behavior.scale_down.get_or_insert_default(), || vec![policy("Percent", 100)]);
     }
     spec
+}
+
+fn target_of(metric: &mut HpaMetric) -> Option<&mut MetricTarget> {
+    let external = metric.external.as_mut().map(|source| &mut source.target);
+    let resource = metric.resource.as_mut().map(|source| &mut source.target);
+    let container = metric.container_resource.as_mut().map(|source| &mut source.target);
+    external.or(resource).or(container)
 }
 
 fn fill_rules(rules: &mut HPAScalingRules, policies: impl FnOnce() -> Vec<HPAScalingPolicy>) {

@@ -1,6 +1,8 @@
 //! The index: one task applies all watch events and passes on to each actor what concerns it. It starts the actors,
 //! and waits for their end; it alone knows which workload and which authentication is whose.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
@@ -15,40 +17,47 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ObjectMeta};
 use kube::runtime::watcher::Event;
 use tidemark_api::{AuthenticationKind, DEFAULT_HPA_PREFIX, FINALIZER, SCALED_OBJECT_LABEL, ScaledObject};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::actor::{self, ANOTHER_TARGET, Message};
+use crate::actor::{self, ANOTHER_TARGET, Birth, Message};
 use crate::authentications::{self, AuthenticationKey};
+use crate::claims::{Claimants, HpaClaims, Rank, Rival};
 use crate::context::Context;
 use crate::hpa::HpaView;
 use crate::observation::{ObjectKey, Stage, What};
 use crate::snapshot::Entry;
 use crate::watches::{self, Change, Kind, Subject, Watch};
+use links::{Needs, TargetKind, WorkloadKey};
 
 /// Pause before an actor that panicked is started anew, and before a failed write on an authentication is repeated.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// A scale target whose metadata is watched.
-type WorkloadKey = (Kind, String, String);
-
 /// An object as the index knows it.
 struct Known {
     entry: Arc<Entry>,
-    uid: String,
     /// Changes with everything that an actor must hear of.
     fingerprint: u64,
-    workload: Option<Arc<WorkloadKey>>,
-    authentications: BTreeSet<AuthenticationKey>,
+    needs: Needs,
+    /// What its actor was told last.
+    rival: Option<Arc<Rival>>,
 }
 
-/// Something that objects depend on: the version last seen of it, and whose it is.
+/// The version last seen of something: a hash of its uid, and its generation.
+type Version = (u64, i64);
+
+/// A scale target: the version last seen of it, and who claims it.
+#[derive(Default)]
+struct Workload {
+    version: Option<Version>,
+    objects: Claimants,
+}
+
+/// An authentication: the version last seen of it, and who uses it.
 #[derive(Default)]
 struct Shared {
-    /// uid and generation.
-    version: Option<(String, i64)>,
+    version: Option<Version>,
     objects: BTreeSet<Arc<ObjectKey>>,
 }
 
@@ -66,7 +75,8 @@ struct Index {
     ctx: Arc<Context>,
     shutdown: CancellationToken,
     objects: BTreeMap<Arc<ObjectKey>, Known>,
-    workloads: BTreeMap<Arc<WorkloadKey>, Shared>,
+    workloads: BTreeMap<Arc<WorkloadKey>, Workload>,
+    hpas: HpaClaims,
     authentications: BTreeMap<AuthenticationKey, Shared>,
     /// Namespaces and names that a list under way has shown so far.
     listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
@@ -115,6 +125,7 @@ impl Index {
             shutdown,
             objects: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            hpas: HpaClaims::default(),
             authentications: BTreeMap::new(),
             listing: BTreeMap::new(),
             listed: BTreeSet::new(),
@@ -175,7 +186,7 @@ impl Index {
                 keys.map(|key| (key.namespace.clone(), key.name.clone())).collect()
             }
             kind => {
-                let keys = self.workloads.keys().filter(|key| key.0 == kind);
+                let keys = self.workloads.keys().filter(|key| key.0 == TargetKind::Watched(kind));
                 keys.map(|key| (key.1.clone(), key.2.clone())).collect()
             }
         };
@@ -201,9 +212,10 @@ impl Index {
             }
             kind => {
                 // Its version is not known where the objects came after it; they have read it all the same.
-                let Some(shared) = self.workloads.get_mut(&(kind, namespace, name)) else { return };
-                shared.version = None;
-                let objects: Vec<_> = shared.objects.iter().cloned().collect();
+                let key = (TargetKind::Watched(kind), namespace, name);
+                let Some(workload) = self.workloads.get_mut(&key) else { return };
+                workload.version = None;
+                let objects: Vec<_> = workload.objects.iter().cloned().collect();
                 self.send_all(&objects, || Message::Target { generation: ANOTHER_TARGET });
             }
         }
@@ -224,43 +236,50 @@ impl Index {
     }
 
     fn take_object(&mut self, key: ObjectKey, uid: String, object: Box<ScaledObject>, at_start: bool) {
-        let fingerprint = fingerprint(&object);
-        let (workload, users) = (workload_of(&key, &object), authentications_of(&key, &object));
-        if self.objects.get(&key).is_some_and(|known| known.uid != uid) {
+        let (fingerprint, needs) = (fingerprint(&object), Needs::of(&key, &object));
+        if self.objects.get(&key).is_some_and(|known| *known.entry.uid != *uid) {
             self.remove_object(&key);
         }
+        let rank = if at_start { Rank::at_start(&object) } else { Rank::LAST };
         let Some(known) = self.objects.get_mut(&key) else {
-            let entry = self.start_actor(&key, object, at_start);
-            self.link(&entry.key.clone(), &None, &BTreeSet::new(), &workload, &users);
-            let key = entry.key.clone();
-            let known = Known { entry, uid, fingerprint, workload, authentications: users };
-            self.objects.insert(key, known);
-            return;
+            let key = Arc::new(key);
+            self.link(&key, rank, None, Some(&needs));
+            let rival = self.rival_of(&key, &needs);
+            let entry = self.start_actor(&key, &uid, object, at_start, rival.clone());
+            let known = Known { entry, fingerprint, needs: needs.clone(), rival };
+            self.objects.insert(key.clone(), known);
+            return self.settle_claims(&key, [&needs]);
         };
         if known.fingerprint == fingerprint {
             return;
         }
         known.fingerprint = fingerprint;
-        let old_workload = std::mem::replace(&mut known.workload, workload.clone());
-        let old_users = std::mem::replace(&mut known.authentications, users.clone());
+        let old = std::mem::replace(&mut known.needs, needs.clone());
         let entry = known.entry.clone();
+        if old != needs {
+            self.link(&entry.key, rank, Some(&old), Some(&needs));
+            self.settle_claims(&entry.key, [&old, &needs]);
+        }
         let _ = entry.mailbox.send(Message::Object(object));
-        self.link(&entry.key, &old_workload, &old_users, &workload, &users);
     }
 
-    fn start_actor(&mut self, key: &ObjectKey, object: Box<ScaledObject>, at_start: bool) -> Arc<Entry> {
-        let (mailbox, inbox) = mpsc::unbounded_channel();
-        let entry = self.ctx.registry.enter(Arc::new(key.clone()), mailbox);
+    fn start_actor(
+        &mut self,
+        key: &Arc<ObjectKey>,
+        uid: &str,
+        object: Box<ScaledObject>,
+        at_start: bool,
+        rival: Option<Arc<Rival>>,
+    ) -> Arc<Entry> {
+        let entry = self.ctx.registry.enter(key.clone(), uid);
         let first_poll = match at_start {
             true => spread(key, object.spec.polling_interval().min(self.ctx.settings.first_poll_spread)),
             false => Duration::ZERO,
         };
-        let life = actor::run(self.ctx.clone(), entry.clone(), object, first_poll, inbox, self.shutdown.clone());
+        let birth = Box::new(Birth { entry: entry.clone(), object, first_poll, rival });
+        let life = actor::run(self.ctx.clone(), birth, self.shutdown.clone());
         let ended = entry.clone();
-        self.actors.spawn(async move {
-            let panicked = AssertUnwindSafe(life).catch_unwind().await.is_err();
-            (ended, panicked)
-        });
+        self.actors.spawn(AssertUnwindSafe(life).catch_unwind().map(|result| (ended, result.is_err())));
         entry
     }
 
@@ -268,34 +287,8 @@ impl Index {
         let Some(known) = self.objects.remove(key) else { return };
         let _ = known.entry.mailbox.send(Message::Gone);
         self.ctx.registry.remove(key);
-        self.link(&known.entry.key, &known.workload, &known.authentications, &None, &BTreeSet::new());
-    }
-
-    /// Notes that an object depends on other things than before.
-    fn link(
-        &mut self,
-        object: &Arc<ObjectKey>,
-        old_workload: &Option<Arc<WorkloadKey>>,
-        old_users: &BTreeSet<AuthenticationKey>,
-        workload: &Option<Arc<WorkloadKey>>,
-        users: &BTreeSet<AuthenticationKey>,
-    ) {
-        if old_workload != workload {
-            if let Some(key) = old_workload {
-                unlink(&mut self.workloads, key, object);
-            }
-            if let Some(key) = workload {
-                self.workloads.entry(key.clone()).or_default().objects.insert(object.clone());
-            }
-        }
-        for key in old_users.difference(users) {
-            unlink(&mut self.authentications, key, object);
-            self.dirty.insert(key.clone());
-        }
-        for key in users.difference(old_users) {
-            self.authentications.entry(key.clone()).or_default().objects.insert(object.clone());
-            self.dirty.insert(key.clone());
-        }
+        self.link(&known.entry.key, Rank::LAST, Some(&known.needs), None);
+        self.settle_claims(key, [&known.needs]);
     }
 
     fn pass_hpa(&self, hpa: &HorizontalPodAutoscaler, deleted: bool) {
@@ -312,16 +305,16 @@ impl Index {
     }
 
     fn apply_workload(&mut self, kind: Kind, meta: &ObjectMeta) {
-        let key = (kind, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        let Some(shared) = self.workloads.get_mut(&key) else { return };
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let Some(workload) = self.workloads.get_mut(&(TargetKind::Watched(kind), namespace, name)) else { return };
         let version = version_of(meta);
-        if shared.version.as_ref() == Some(&version) {
+        if workload.version == Some(version) {
             return;
         }
-        let another = shared.version.as_ref().is_some_and(|(uid, _)| *uid != version.0);
+        let another = workload.version.is_some_and(|(uid, _)| uid != version.0);
         let generation = if another { ANOTHER_TARGET } else { version.1 };
-        shared.version = Some(version);
-        let objects: Vec<_> = shared.objects.iter().cloned().collect();
+        workload.version = Some(version);
+        let objects: Vec<_> = workload.objects.iter().cloned().collect();
         self.send_all(&objects, || Message::Target { generation });
     }
 
@@ -338,7 +331,7 @@ impl Index {
         }
         let Some(shared) = self.authentications.get_mut(&key) else { return };
         let version = version_of(meta);
-        let changed = match shared.version.replace(version.clone()) {
+        let changed = match shared.version.replace(version) {
             Some(old) => old != version,
             // At the start the actors resolve their parameters anyway.
             None => !at_start,
@@ -452,17 +445,10 @@ fn name_of(subject: &Subject) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-fn version_of(meta: &ObjectMeta) -> (String, i64) {
-    (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or_default())
-}
-
-fn unlink<K: Ord>(map: &mut BTreeMap<K, Shared>, key: &K, object: &Arc<ObjectKey>) {
-    if let Some(shared) = map.get_mut(key) {
-        shared.objects.remove(object);
-        if shared.objects.is_empty() {
-            map.remove(key);
-        }
-    }
+fn version_of(meta: &ObjectMeta) -> Version {
+    let mut hasher = DefaultHasher::new();
+    meta.uid.hash(&mut hasher);
+    (hasher.finish(), meta.generation.unwrap_or_default())
 }
 
 /// A hash of what an actor must hear of. Status, finalizers, the operator's own label and managed fields are not in it:
@@ -475,31 +461,6 @@ fn fingerprint(object: &ScaledObject) -> u64 {
         pair.hash(&mut hasher);
     }
     hasher.finish()
-}
-
-/// The watched workload that an object scales; none for other kinds.
-fn workload_of(key: &ObjectKey, object: &ScaledObject) -> Option<Arc<WorkloadKey>> {
-    let target = &object.spec.scale_target_ref;
-    let kind = match (target.api_version(), target.kind()) {
-        ("apps/v1", "Deployment") => Kind::Deployments,
-        ("apps/v1", "StatefulSet") => Kind::StatefulSets,
-        _ => return None,
-    };
-    Some(Arc::new((kind, key.namespace.clone(), target.name.clone())))
-}
-
-fn authentications_of(key: &ObjectKey, object: &ScaledObject) -> BTreeSet<AuthenticationKey> {
-    let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
-    references
-        .map(|reference| {
-            let kind = reference.kind.unwrap_or_default();
-            let namespace = match kind {
-                AuthenticationKind::TriggerAuthentication => key.namespace.clone(),
-                AuthenticationKind::ClusterTriggerAuthentication => String::new(),
-            };
-            AuthenticationKey { kind, namespace, name: reference.name.clone() }
-        })
-        .collect()
 }
 
 /// A part of `window` that depends on the object's name only.

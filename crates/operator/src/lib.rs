@@ -11,27 +11,32 @@
 
 mod actor;
 mod authentications;
+mod claims;
 pub mod client;
+mod cluster;
 mod context;
 mod events;
 mod handle;
 mod hpa;
 mod index;
+mod mailbox;
 mod observation;
 mod settings;
 mod shared_reads;
 mod snapshot;
 mod status;
 mod target;
+mod texts;
 mod watches;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::Client;
-use tidemark_trigger::Door;
+use tidemark_trigger::{Door, ParseErrors, Trigger, TriggerInput};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::cluster::KubeCluster;
 use crate::context::Context;
 pub use crate::handle::{Handle, MetricError, MetricValue};
 pub use crate::observation::{Asker, Life, ObjectKey, Observation, ScaleCause, Stage, What, Write};
@@ -40,6 +45,9 @@ pub use crate::snapshot::{Snapshot, TriggerView};
 
 /// Who writes, in the managed fields of Kubernetes objects.
 pub(crate) const FIELD_MANAGER: &str = "tidemark";
+
+/// Parses a trigger of any type: [`tidemark_triggers::parse`], or another function in its place.
+pub type Catalogue = Arc<dyn Fn(&TriggerInput) -> Result<Arc<dyn Trigger>, ParseErrors> + Send + Sync>;
 
 /// The scale loops of all ScaledObjects.
 pub struct Operator {
@@ -60,8 +68,13 @@ impl Operator {
     /// The client is guarded here ([`client::guard`]): it should have no retry of its own ([`client::build`]). The
     /// clock is the door's.
     pub fn new(client: Client, door: Door, settings: Settings) -> (Self, Handle) {
+        Self::with_catalogue(client, door, settings, Arc::new(tidemark_triggers::parse))
+    }
+
+    /// As [`Operator::new`], with other trigger types than those of the catalogue.
+    pub fn with_catalogue(client: Client, door: Door, settings: Settings, catalogue: Catalogue) -> (Self, Handle) {
         let client = client::guard(client, settings.request_timeout);
-        let ctx = Arc::new(Context::new(client, door, settings));
+        let ctx = Arc::new(Context::new(client, door, catalogue, settings));
         let handle = Handle::new(ctx.clone());
         (Self { ctx }, handle)
     }

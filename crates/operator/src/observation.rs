@@ -52,6 +52,8 @@ pub enum What {
         trigger: usize,
         trigger_type: Arc<str>,
         asked_by: Asker,
+        /// Its values go into the formula of scaling modifiers.
+        for_formula: bool,
         /// From the start of the fetch to its end.
         took: Duration,
         /// A value for each metric of the trigger.
@@ -130,6 +132,8 @@ pub enum Stage {
     Trigger { index: usize, trigger_type: Arc<str> },
     /// A poll was due before the one before it had ended.
     PollOverdue { index: usize, trigger_type: Arc<str> },
+    /// Somebody else keeps changing the object's HPA.
+    HpaContested,
     /// Finishing a deletion.
     Deletion,
 }
@@ -156,6 +160,10 @@ pub enum Life {
     Ready,
     Paused,
     Unpaused,
+    /// Triggers fail more often than tolerated, and the fallback stands in.
+    FallbackActivated,
+    /// No trigger needs the fallback any more.
+    FallbackDeactivated,
     /// The finalizer is off: the object is about to go.
     Deleted,
 }

@@ -1,5 +1,6 @@
 //! What an installation may set.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of the operator. `Default` is what an installation gets that sets nothing.
@@ -13,6 +14,8 @@ pub struct Settings {
     pub cluster_object_namespace: Option<String>,
     /// Secrets are read only from `cluster_object_namespace`.
     pub restrict_secret_access: bool,
+    /// The folder of the files that ClusterTriggerAuthentications name by `filePath`; none refuses them.
+    pub filepath_auth_root: Option<PathBuf>,
     /// How old authentication parameters may become before they are read again; zero reads them only when a trigger is
     /// built and after a failed read.
     pub auth_refresh: Duration,
@@ -33,6 +36,7 @@ impl Default for Settings {
             hpa_version_label: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_object_namespace: None,
             restrict_secret_access: false,
+            filepath_auth_root: None,
             auth_refresh: Duration::from_secs(300),
             fetch_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),

@@ -1,16 +1,19 @@
 //! What is known of each object, published as an immutable value. Readers never hold the writer up.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use tidemark_api::Condition;
 use tidemark_engine::reason::Reason;
 use tidemark_trigger::{ErrorKind, MetricType};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::actor::Message;
+use crate::mailbox::Mailbox;
 use crate::observation::ObjectKey;
+use crate::status::Kept;
+use crate::texts::Text;
 
 /// An object's state at the time of its last change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,8 +75,52 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) key: Arc<ObjectKey>,
-    pub(crate) mailbox: mpsc::UnboundedSender<Message>,
-    snapshot: Mutex<Arc<Snapshot>>,
+    pub(crate) uid: Arc<str>,
+    pub(crate) mailbox: Mailbox<Message>,
+    view: Mutex<View>,
+}
+
+/// A [`Snapshot`] in little room: every object has one.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct View {
+    pub(crate) target: Option<Text>,
+    pub(crate) triggers: Box<[TriggerView]>,
+    pub(crate) active: Option<bool>,
+    pub(crate) paused: bool,
+    pub(crate) replicas: Option<i32>,
+    pub(crate) desired: Option<i32>,
+    pub(crate) min: i32,
+    pub(crate) max: i32,
+    pub(crate) ready: Option<Arc<Kept>>,
+    pub(crate) reasons: Arc<[Reason]>,
+    pub(crate) next_poll: Option<Timestamp>,
+    pub(crate) cooldown_until: Option<Timestamp>,
+}
+
+impl Entry {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let view = self.view();
+        Snapshot {
+            key: self.key.clone(),
+            uid: self.uid.to_string(),
+            target: view.target.as_deref().unwrap_or_default().to_owned(),
+            triggers: view.triggers.to_vec(),
+            active: view.active,
+            paused: view.paused,
+            replicas: view.replicas,
+            desired: view.desired,
+            min: view.min,
+            max: view.max,
+            ready: view.ready.as_ref().map(|ready| ready.whole()),
+            reasons: view.reasons.to_vec(),
+            next_poll: view.next_poll,
+            cooldown_until: view.cooldown_until,
+        }
+    }
 }
 
 impl Registry {
@@ -87,9 +134,9 @@ impl Registry {
     }
 
     /// Enters an object; one of the same name that was there is forgotten.
-    pub(crate) fn enter(&self, key: Arc<ObjectKey>, mailbox: mpsc::UnboundedSender<Message>) -> Arc<Entry> {
-        let snapshot = Snapshot { key: key.clone(), ..Snapshot::default() };
-        let entry = Arc::new(Entry { key: key.clone(), mailbox, snapshot: Mutex::new(Arc::new(snapshot)) });
+    pub(crate) fn enter(&self, key: Arc<ObjectKey>, uid: &str) -> Arc<Entry> {
+        let (mailbox, view) = (Mailbox::new(), Mutex::default());
+        let entry = Arc::new(Entry { key: key.clone(), uid: uid.into(), mailbox, view });
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(key, entry.clone());
         entry
     }
@@ -107,14 +154,14 @@ impl Registry {
     /// All snapshots by namespace and name.
     pub(crate) fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.values().map(|entry| entry.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        entries.values().map(|entry| Arc::new(entry.snapshot())).collect()
     }
 
-    /// Publishes a snapshot, unless it says what the last one said.
-    pub(crate) fn publish(&self, entry: &Entry, snapshot: Snapshot) {
-        let mut last = entry.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if **last != snapshot {
-            *last = Arc::new(snapshot);
+    /// Publishes an object's state, unless it is what was published last.
+    pub(crate) fn publish(&self, entry: &Entry, view: View) {
+        let mut last = entry.view();
+        if *last != view {
+            *last = view;
             drop(last);
             self.changed.send_replace(());
         }

@@ -6,21 +6,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidemark_api::ScaleTarget;
 use tidemark_api::scaled_object::GroupVersionKindResource;
 
 use crate::FIELD_MANAGER;
 use crate::client;
+use crate::texts::Text;
 
 /// Times that a write of `/scale` is tried again after somebody else has written first.
 const CONFLICTS: u32 = 5;
 
-/// Which resource a scale target is.
+/// A kind of scale target, once for all of its objects.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Resource {
+    pub(crate) api: ApiResource,
+    /// Group, version and kind as in `status.scaleTargetKind`: `apps/v1.Deployment`.
+    pub(crate) kind_text: Text,
+    pub(crate) gvkr: Arc<GroupVersionKindResource>,
+}
+
+impl From<ApiResource> for Resource {
+    fn from(api: ApiResource) -> Self {
+        let gvkr = GroupVersionKindResource {
+            group: api.group.clone(),
+            version: api.version.clone(),
+            kind: api.kind.clone(),
+            resource: api.plural.clone(),
+        };
+        let kind_text = format!("{}/{}.{}", api.group, api.version, api.kind);
+        Self { api, kind_text: kind_text.into(), gvkr: Arc::new(gvkr) }
+    }
+}
+
+/// Which object a scale target is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Target {
-    pub(crate) resource: Arc<ApiResource>,
+    pub(crate) resource: Arc<Resource>,
     pub(crate) namespace: Arc<str>,
     pub(crate) name: Arc<str>,
 }
@@ -76,7 +100,7 @@ pub(crate) enum TargetError {
 /// Finds resources for kinds and remembers them.
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {
-    known: Mutex<BTreeMap<(String, String), Arc<ApiResource>>>,
+    known: Mutex<BTreeMap<(String, String), Arc<Resource>>>,
 }
 
 impl Kinds {
@@ -95,7 +119,7 @@ impl Kinds {
         Ok(Target { resource, namespace: namespace.into(), name: reference.name.as_str().into() })
     }
 
-    fn known(&self, api_version: &str, kind: &str) -> Option<Arc<ApiResource>> {
+    fn known(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (api_version.to_owned(), kind.to_owned());
         if let Some(resource) = known.get(&key) {
@@ -107,18 +131,18 @@ impl Kinds {
             _ => return None,
         };
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource = Arc::new(ApiResource {
+        let resource = Arc::new(Resource::from(ApiResource {
             group: group.to_owned(),
             version: version.to_owned(),
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
             plural: plural.to_owned(),
-        });
+        }));
         known.insert(key, resource.clone());
         Some(resource)
     }
 
-    async fn discover(&self, client: &Client, api_version: &str, kind: &str) -> Result<Arc<ApiResource>, TargetError> {
+    async fn discover(&self, client: &Client, api_version: &str, kind: &str) -> Result<Arc<Resource>, TargetError> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
         let found = kube::discovery::pinned_kind(client, &gvk).await.map_err(|error| TargetError::UnknownKind {
@@ -126,7 +150,7 @@ impl Kinds {
             kind: kind.to_owned(),
             message: client::describe(&error),
         })?;
-        let resource = Arc::new(found.0);
+        let resource = Arc::new(Resource::from(found.0));
         let key = (api_version.to_owned(), kind.to_owned());
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, resource.clone());
         Ok(resource)
@@ -141,37 +165,24 @@ impl Kinds {
 
 impl Target {
     fn api(&self, client: &Client) -> Api<DynamicObject> {
-        Api::namespaced_with(client.clone(), &self.namespace, self.resource.as_ref())
+        Api::namespaced_with(client.clone(), &self.namespace, &self.resource.api)
     }
 
     /// Whether its generation is watched, so that the replicas need not be read before each decision.
     pub(crate) fn is_watched(&self) -> bool {
-        self.resource.api_version == "apps/v1" && matches!(self.resource.kind.as_str(), "Deployment" | "StatefulSet")
+        self.resource.api.api_version == "apps/v1"
+            && matches!(self.resource.api.kind.as_str(), "Deployment" | "StatefulSet")
     }
 
     /// Whether `spec.replicas` of the object is what `/scale` would say.
     fn has_plain_replicas(&self) -> bool {
-        self.resource.group == "apps"
-            && matches!(self.resource.kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet")
-    }
-
-    /// Group, version and kind as in `status.scaleTargetKind`: `apps/v1.Deployment`.
-    pub(crate) fn gvk(&self) -> String {
-        format!("{}/{}.{}", self.resource.group, self.resource.version, self.resource.kind)
-    }
-
-    pub(crate) fn gvkr(&self) -> GroupVersionKindResource {
-        GroupVersionKindResource {
-            group: self.resource.group.clone(),
-            version: self.resource.version.clone(),
-            kind: self.resource.kind.clone(),
-            resource: self.resource.plural.clone(),
-        }
+        self.resource.api.group == "apps"
+            && matches!(self.resource.api.kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet")
     }
 
     /// Kind and full name for people: `apps/v1.Deployment shop/workers`.
     pub(crate) fn describe(&self) -> Arc<str> {
-        format!("{} {}/{}", self.gvk(), self.namespace, self.name).into()
+        format!("{} {}/{}", self.resource.kind_text, self.namespace, self.name).into()
     }
 
     /// Reads replicas and pod template.
@@ -191,10 +202,29 @@ impl Target {
         Ok(found(object, spec_replicas(&scale)))
     }
 
-    /// Reads the replicas alone.
-    pub(crate) async fn replicas(&self, client: &Client) -> Result<i32, String> {
+    /// Reads the replicas that are wanted, and the selector of the pods where `/scale` tells it.
+    pub(crate) async fn replicas_and_selector(&self, client: &Client) -> Result<(i32, Option<String>), String> {
         let scale = self.api(client).get_scale(&self.name).await.map_err(|error| client::describe(&error))?;
-        Ok(spec_replicas(&scale))
+        let selector = scale.status.as_ref().and_then(|status| status.selector.clone());
+        Ok((spec_replicas(&scale), selector.filter(|selector| !selector.is_empty())))
+    }
+
+    /// Counts the pods of a selector that run and are ready.
+    pub(crate) async fn ready_pods(&self, client: &Client, selector: &str) -> Result<i32, String> {
+        let pods = kube::core::Request::new(format!("/api/v1/namespaces/{}/pods", self.namespace));
+        let mut parameters = ListParams::default().labels(selector).limit(PODS_AT_ONCE);
+        let mut ready = 0;
+        loop {
+            let request = pods.list(&parameters).map_err(|error| error.to_string())?;
+            // Not kube's own parsing: on a failure it would log the whole list, environments of pods included.
+            let text = client.request_text(request).await.map_err(|error| client::describe(&error))?;
+            let page: Pods = serde_json::from_str(&text).map_err(|_| "the API server's answer is no list of pods")?;
+            ready += page.items.iter().filter(|pod| pod.is_ready()).count();
+            match page.metadata.next.filter(|more| !more.is_empty()) {
+                Some(more) => parameters = parameters.continue_token(&more),
+                None => return Ok(i32::try_from(ready).unwrap_or(i32::MAX)),
+            }
+        }
     }
 
     fn read_error(&self, error: &kube::Error, kinds: &Kinds) -> TargetError {
@@ -203,7 +233,7 @@ impl Target {
             return TargetError::Unreadable(message);
         }
         if !self.is_watched() {
-            kinds.forget(&self.resource);
+            kinds.forget(&self.resource.api);
         }
         TargetError::Missing(message)
     }
@@ -251,6 +281,50 @@ pub(crate) enum Scaled {
     Failed { from: i32, message: String },
 }
 
+/// Pods asked for in one request.
+const PODS_AT_ONCE: u32 = 500;
+
+/// A list of pods, as far as their readiness goes.
+#[derive(Deserialize)]
+struct Pods {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Vec<Pod>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMeta {
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    status: Option<PodStatus>,
+}
+
+#[derive(Deserialize)]
+struct PodStatus {
+    phase: Option<String>,
+    conditions: Option<Vec<PodCondition>>,
+}
+
+#[derive(Deserialize)]
+struct PodCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl Pod {
+    fn is_ready(&self) -> bool {
+        let Some(status) = &self.status else { return false };
+        let mut conditions = status.conditions.iter().flatten();
+        status.phase.as_deref() == Some("Running") && conditions.any(|c| c.kind == "Ready" && c.status == "True")
+    }
+}
+
 fn spec_replicas(scale: &Scale) -> i32 {
     scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0)
 }
@@ -291,10 +365,10 @@ mod tests {
     fn deployments_are_known_without_asking_the_api_server() {
         let kinds = Kinds::default();
         let resource = kinds.known("apps/v1", "Deployment").unwrap();
-        assert_eq!(resource.plural, "deployments");
+        assert_eq!(resource.api.plural, "deployments");
         let target = Target { resource, namespace: "shop".into(), name: "workers".into() };
         assert!(target.is_watched());
-        assert_eq!(target.gvk(), "apps/v1.Deployment");
+        assert_eq!(&*target.resource.kind_text, "apps/v1.Deployment");
         assert_eq!(target.describe().as_ref(), "apps/v1.Deployment shop/workers");
         assert!(kinds.known("example.com/v1", "Thing").is_none());
     }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use futures::stream::FuturesUnordered;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tidemark_api::{FINALIZER, ScaledObject};
 
+use super::under_way::UnderWay;
 use super::{Actor, Done, Retry};
 use crate::FIELD_MANAGER;
 use crate::client;
@@ -24,7 +24,7 @@ impl Actor {
     pub(super) fn begin_deletion(&mut self, object: Box<ScaledObject>) {
         self.deleting = true;
         self.stop_polling("the ScaledObject is being deleted");
-        self.work = FuturesUnordered::new();
+        self.work = UnderWay::default();
         for request in std::mem::take(&mut self.check.early) {
             self.on_metric_request(request);
         }
@@ -36,8 +36,10 @@ impl Actor {
 
     /// Finishes the deletion; without the object, it is read first.
     pub(super) fn finalize(&mut self, object: Option<Box<ScaledObject>>) {
-        let (ctx, key, uid) = (self.ctx.clone(), self.key.clone(), self.uid.clone());
-        self.start(async move { Done::Finalized(finalize(&ctx, &key, &uid, object).await) });
+        let (ctx, key, uid) = (self.ctx.clone(), self.entry.key.clone(), self.entry.uid.clone());
+        // The target of another object is none of its business.
+        let restores = self.rival.is_none();
+        self.start(async move { Done::Finalized(finalize(&ctx, &key, &uid, object, restores).await) });
     }
 
     pub(super) fn on_finalized(&mut self, result: Result<(), String>) {
@@ -48,7 +50,7 @@ impl Actor {
             }
             Err(message) => {
                 self.delete_retry.after_failure();
-                let ObjectKey { namespace, name } = &*self.key;
+                let ObjectKey { namespace, name } = &*self.entry.key;
                 tracing::warn!(namespace, name, message, "the finalizer of a ScaledObject cannot be removed");
                 self.tell_error(Stage::Deletion, message);
             }
@@ -61,6 +63,7 @@ async fn finalize(
     key: &Arc<ObjectKey>,
     uid: &Arc<str>,
     object: Option<Box<ScaledObject>>,
+    restores: bool,
 ) -> Result<(), String> {
     let api: Api<ScaledObject> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let mut object = match object {
@@ -70,7 +73,9 @@ async fn finalize(
             _ => return Ok(()),
         },
     };
-    restore(ctx, key, uid, &object).await;
+    if restores {
+        restore(ctx, key, uid, &object).await;
+    }
     let mut conflicts = 0;
     loop {
         let others: Vec<&String> = object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();

@@ -4,41 +4,57 @@
 //! futures that the actor owns and whose results come back to it. So it can always answer, and nothing else ever
 //! changes its state. What it knows is published as an immutable [`Snapshot`](crate::Snapshot).
 
+mod check;
+mod decide;
 mod delete;
+mod health;
 mod metrics;
 mod pause;
+mod plan;
 mod poll;
+mod push;
 mod reconcile;
+mod refresh;
 mod report;
 mod slot;
 mod trigger;
+mod under_way;
+mod workload;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tidemark_api::{ScaledObject, ScaledObjectSpec, ScaledObjectStatus};
 use tidemark_engine::activation::Controls;
+use tidemark_engine::composite::Modifiers;
 use tidemark_engine::controls;
 use tidemark_engine::reason::Reason;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tidemark_trigger::Push;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::Rival;
 use crate::context::Context;
 use crate::hpa::HpaView;
-use crate::observation::{Life, ObjectKey, Stage, What};
+use crate::observation::{Life, Stage, What};
 use crate::snapshot::Entry;
-use crate::status::{self, Tracked, Written};
-use crate::target::{Found, Scaled, Target, TargetError, Template};
+use crate::status::{self, NewCondition, Tracked, Written};
+use crate::target::{Found, Scaled, Target, TargetError};
 
+use check::Checked;
 pub(crate) use metrics::MetricRequest;
-use reconcile::Reconciled;
+use metrics::Questions;
+use plan::Plan;
+use push::Ear;
+use reconcile::Check;
+use refresh::Refresh;
 use slot::Slot;
-use trigger::{BuildResult, Fetched, needs_resolution};
+use trigger::{BuildResult, Fetched};
+use under_way::UnderWay;
+pub(crate) use workload::ANOTHER_TARGET;
+use workload::{ScaleRead, Workload};
 
 /// Pause before the first repeat of what failed; it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -60,22 +76,23 @@ pub(crate) enum Message {
     Target { generation: i64 },
     /// An authentication object that the triggers use has changed.
     Authentication,
+    /// Another object has the scale target or the HPA, or has it no longer.
+    Rival(Option<Arc<Rival>>),
     /// The HPA wants to know a metric.
     Metric(Box<MetricRequest>),
 }
 
-/// No generation of any object.
-pub(crate) const ANOTHER_TARGET: i64 = i64::MIN;
-
 /// What came back from outside.
 enum Done {
-    Reconciled(Box<Reconciled>),
+    Checked(Box<Checked>),
     Fetched(Box<Fetched>),
-    /// The target's replicas, read because a decision needs them.
-    Replicas(Result<i32, String>),
+    /// What a source told unasked; none where it has ended, or nobody listens any more.
+    Pushed(Option<(Box<Ear>, Push)>),
+    /// The target's replicas and pods, read because a decision or an answer needs them.
+    Scale(Box<ScaleRead>),
     /// The target, read because its generation changed.
     Target(Box<(Target, Result<Found, TargetError>)>),
-    Scaled(Box<poll::ScaleDone>),
+    Scaled(Box<decide::ScaleDone>),
     Status(Box<(Written, ScaledObjectStatus)>),
     /// Triggers built again to see whether their parameters have changed.
     Rebuilt {
@@ -85,54 +102,11 @@ enum Done {
     Finalized(Result<(), String>),
 }
 
-type Work = BoxFuture<'static, Done>;
-
-/// The check of the object: one at a time.
-#[derive(Default)]
-struct Check {
-    running: bool,
-    /// Another one is wanted after what is under way; with the object where the watch brought it.
-    next: Option<Option<Box<ScaledObject>>>,
-    retry: Retry,
-    /// Why the last one failed.
-    failure: Option<Arc<str>>,
-    /// Requests that came before the first one had built the triggers.
-    early: Vec<MetricRequest>,
-}
-
-/// The scaled workload, and what is under way with it.
-#[derive(Default)]
-struct Workload {
-    target: Option<TargetState>,
-    replicas: Option<i32>,
-    /// What the watch told of the target while it was being checked, read or scaled.
-    event: Option<i64>,
-    reading: bool,
-    reading_replicas: bool,
-    scaling: bool,
-}
-
-/// The repeated reading of parameters that come from elsewhere.
-#[derive(Default)]
-struct Refresh {
-    due: Option<Instant>,
-    running: bool,
-    /// Parameters changed again while they were being read.
-    again: bool,
-}
-
 /// The write of the status: one at a time.
 #[derive(Default)]
 struct StatusWrite {
     running: bool,
     retry: Retry,
-}
-
-/// The scale target as the actor knows it.
-struct TargetState {
-    target: Target,
-    generation: Option<i64>,
-    template: Option<Template>,
 }
 
 /// The HPA as the actor knows it.
@@ -168,15 +142,16 @@ impl Retry {
 
 pub(crate) struct Actor {
     ctx: Arc<Context>,
-    key: Arc<ObjectKey>,
     entry: Arc<Entry>,
-    work: FuturesUnordered<Work>,
+    work: UnderWay<Done>,
 
-    uid: Arc<str>,
     generation: i64,
-    created: Timestamp,
-    spec: Arc<ScaledObjectSpec>,
+    plan: Plan,
+    /// The scaling modifiers, ready for use; none while their triggers are not at work.
+    modifiers: Option<Arc<Modifiers>>,
     controls: Controls,
+    /// Who has the target or the HPA in this object's place.
+    rival: Option<Arc<Rival>>,
     deleting: bool,
     delete_retry: Retry,
 
@@ -187,8 +162,10 @@ pub(crate) struct Actor {
     hpa: Option<HpaState>,
     /// What the watch told of the HPA while a check was running.
     hpa_event: Option<Box<HpaView>>,
+    /// When the HPA may be put right again after others have changed it.
+    hpa_peace: Retry,
 
-    /// The triggers; none before the first reconcile, while paused and while being deleted.
+    /// The triggers; none before the first reconcile, while paused, beside a rival and while being deleted.
     slots: Vec<Slot>,
     /// The generation of the object that the triggers were built for.
     slots_generation: i64,
@@ -197,25 +174,39 @@ pub(crate) struct Actor {
     /// How long the first poll is put off.
     first_poll: Duration,
     refresh: Refresh,
+    questions: Option<Box<Questions>>,
 
     active: Option<bool>,
     last_active: Option<Timestamp>,
     evaluated: Option<Instant>,
     desired: Option<i32>,
-    reasons: Vec<Reason>,
+    reasons: Arc<[Reason]>,
     stopped: bool,
 }
 
+/// How an object's life begins.
+pub(crate) struct Birth {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) object: Box<ScaledObject>,
+    /// How long the first poll is put off.
+    pub(crate) first_poll: Duration,
+    pub(crate) rival: Option<Arc<Rival>>,
+}
+
+/// Closes an actor's mailbox when its life ends, however it ends.
+struct Closing(Arc<Entry>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.mailbox.close();
+    }
+}
+
 /// Lives an object's life until the object is gone or `shutdown` is cancelled.
-pub(crate) async fn run(
-    ctx: Arc<Context>,
-    entry: Arc<Entry>,
-    object: Box<ScaledObject>,
-    first_poll: Duration,
-    mut inbox: UnboundedReceiver<Message>,
-    shutdown: CancellationToken,
-) {
-    let mut actor = Actor::new(ctx, entry, &object, first_poll);
+pub(crate) async fn run(ctx: Arc<Context>, birth: Box<Birth>, shutdown: CancellationToken) {
+    let mailbox = Closing(birth.entry.clone());
+    let mut actor = Box::new(Actor::new(ctx, &birth));
+    let Birth { object, .. } = *birth;
     actor.on_object(object);
     let timer = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(timer);
@@ -230,37 +221,35 @@ pub(crate) async fn run(
             () = shutdown.cancelled() => break,
             // Time and work come in portions; a mailbox that never runs dry must not hold them up.
             () = &mut timer, if wake.is_some() => actor.on_time(),
-            Some(done) = actor.work.next(), if !actor.work.is_empty() => actor.on_done(done),
-            message = inbox.recv() => match message {
-                Some(message) => actor.on_message(message),
-                None => break,
-            },
+            done = actor.work.next() => actor.on_done(done),
+            message = mailbox.0.mailbox.recv() => actor.on_message(message),
         }
     }
 }
 
 impl Actor {
-    fn new(ctx: Arc<Context>, entry: Arc<Entry>, object: &ScaledObject, first_poll: Duration) -> Self {
-        let status = Tracked::new(object.status.clone().unwrap_or_default());
-        let was_active = status::is_true(&status, status::ACTIVE);
-        let was_quiet = status::condition(&status, status::ACTIVE).is_some_and(|active| active.status == "False");
+    fn new(ctx: Arc<Context>, birth: &Birth) -> Self {
+        let object = &birth.object;
+        let status = Tracked::new(&ctx.texts, object.status.as_ref().unwrap_or(&ScaledObjectStatus::default()));
+        let was_active = status.is_true(status::ACTIVE);
+        let was_quiet = status.condition(status::ACTIVE).is_some_and(|active| &*active.status == "False");
         // An object that was active, or may have been, was so until just now: its cooldown begins anew rather than too
         // early.
-        let last_active = match &status.last_active_time {
-            Some(time) if was_quiet => Some(time.0),
+        let last_active = match status.last_active {
+            Some(time) if was_quiet => Some(time),
             None if !was_active => None,
             _ => Some(ctx.clock.now()),
         };
+        let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
         Self {
-            key: entry.key.clone(),
             ctx,
-            entry,
-            work: FuturesUnordered::new(),
-            uid: object.metadata.uid.clone().unwrap_or_default().into(),
+            entry: birth.entry.clone(),
+            work: UnderWay::default(),
             generation: i64::MIN,
-            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
-            spec: Arc::default(),
+            plan: Plan::new(&ScaledObjectSpec::default(), created),
+            modifiers: None,
             controls: Controls::default(),
+            rival: birth.rival.clone(),
             deleting: false,
             delete_retry: Retry::default(),
             status,
@@ -269,16 +258,18 @@ impl Actor {
             workload: Workload::default(),
             hpa: None,
             hpa_event: None,
+            hpa_peace: Retry::default(),
             slots: Vec::new(),
             slots_generation: i64::MIN,
             epoch: 0,
-            first_poll,
+            first_poll: birth.first_poll,
             refresh: Refresh::default(),
+            questions: None,
             active: was_active.then_some(true),
             last_active,
             evaluated: None,
             desired: None,
-            reasons: Vec::new(),
+            reasons: Arc::default(),
             stopped: false,
         }
     }
@@ -290,20 +281,23 @@ impl Actor {
             Message::Hpa(view) => self.on_hpa(view),
             Message::HpaUnlisted => {
                 if self.hpa.take().is_some() {
-                    self.reconcile(None);
+                    self.put_hpa_right();
                 }
             }
             Message::Target { generation } => self.on_target_event(generation),
             Message::Authentication => self.rebuild_triggers(true),
+            Message::Rival(rival) => self.on_rival(rival),
             Message::Metric(request) => self.on_metric_request(*request),
         }
     }
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Reconciled(reconciled) => self.on_reconciled(*reconciled),
+            Done::Checked(checked) => self.on_checked(*checked),
             Done::Fetched(fetched) => self.on_fetched(*fetched),
-            Done::Replicas(replicas) => self.on_replicas(replicas),
+            Done::Pushed(Some((ear, push))) => self.on_pushed(ear, push),
+            Done::Pushed(None) => {}
+            Done::Scale(read) => self.on_scale_read(*read),
             Done::Target(found) => self.on_target_read(*found),
             Done::Scaled(scaled) => self.on_scaled(*scaled),
             Done::Status(written) => self.on_status_written(*written),
@@ -324,16 +318,15 @@ impl Actor {
             self.finalize(None);
         }
         if self.refresh.due.take_if(|at| *at <= now).is_some() {
-            self.rebuild_triggers(false);
+            self.refresh_triggers();
         }
         self.poll_due(now);
     }
 
     /// When something is to be done without anybody asking.
     fn next_wake(&self) -> Option<Instant> {
-        let polls = self.slots.iter().filter(|slot| slot.is_pollable()).map(|slot| slot.due);
         let others = [self.check.retry.at, self.status_write.retry.at, self.delete_retry.at, self.refresh.due];
-        polls.chain(others.into_iter().flatten()).min()
+        self.next_poll().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Takes over an object as the API server has it now, and checks it.
@@ -355,11 +348,11 @@ impl Actor {
     /// Remembers of an object what is needed between two reconciles.
     fn adopt(&mut self, object: &ScaledObject) {
         let there = object.status.clone().unwrap_or_default();
-        self.status.seen(object.metadata.resource_version.as_deref(), there);
+        self.status.seen(&self.ctx.texts, object.metadata.resource_version.as_deref(), there);
         let generation = object.metadata.generation.unwrap_or_default();
         if generation != self.generation {
             self.generation = generation;
-            self.spec = Arc::new(kept_of(&object.spec));
+            self.plan = Plan::new(&object.spec, self.plan.policy.created);
         }
         let annotations = object.annotations();
         // A count that cannot be read pauses all the same; the reconcile reports it.
@@ -391,87 +384,7 @@ impl Actor {
             self.report_hpa(&view);
         }
         if changed {
-            self.reconcile(None);
-        }
-    }
-
-    fn on_target_event(&mut self, generation: i64) {
-        if self.deleting {
-            return;
-        }
-        if self.check.running || self.workload.reading || self.workload.scaling {
-            self.put_off_target_event(generation);
-        } else if self.check.failure.is_some() {
-            // What a failed check was waiting for may be there now.
-            self.reconcile(None);
-        } else if self.is_news(generation) {
-            self.read_target();
-        }
-    }
-
-    /// Whether a generation of the target is one that has not been read yet.
-    fn is_news(&self, generation: i64) -> bool {
-        self.workload.target.as_ref().is_some_and(|state| {
-            generation == ANOTHER_TARGET || state.generation.is_none_or(|known| generation > known)
-        })
-    }
-
-    fn read_target(&mut self) {
-        let Some(state) = &self.workload.target else { return };
-        self.workload.reading = true;
-        let (ctx, target) = (self.ctx.clone(), state.target.clone());
-        self.start(async move {
-            let found = target.read(&ctx.client, &ctx.kinds).await;
-            Done::Target(Box::new((target, found)))
-        });
-    }
-
-    fn on_target_read(&mut self, (target, found): (Target, Result<Found, TargetError>)) {
-        self.workload.reading = false;
-        match found {
-            // The object scales another one by now.
-            _ if self.workload.target.as_ref().is_none_or(|state| state.target != target) => {}
-            Ok(found) => self.take_target(found),
-            // The check says what is wrong, and repeats.
-            Err(_) => {
-                self.workload.replicas = None;
-                self.reconcile(None);
-            }
-        }
-        self.catch_up_with_target();
-    }
-
-    fn take_target(&mut self, found: Found) {
-        self.take_replicas(found.replicas);
-        let Some(state) = &mut self.workload.target else { return };
-        state.generation = found.generation;
-        if state.template != found.template {
-            state.template = found.template;
-            self.rebuild_triggers(true);
-        }
-    }
-
-    /// Takes over replicas that were read, unless a write of ours is under way: then nobody knows which was earlier, and
-    /// they are read again.
-    fn take_replicas(&mut self, replicas: i32) {
-        if self.workload.scaling {
-            self.put_off_target_event(ANOTHER_TARGET);
-        } else {
-            self.workload.replicas = Some(replicas);
-        }
-    }
-
-    /// Keeps what the watch told of the target for later. That it is another object is not forgotten over a generation.
-    fn put_off_target_event(&mut self, generation: i64) {
-        if self.workload.event != Some(ANOTHER_TARGET) {
-            self.workload.event = Some(generation);
-        }
-    }
-
-    /// Goes after what the watch told of the target while it was being read or scaled.
-    fn catch_up_with_target(&mut self) {
-        if let Some(generation) = self.workload.event.take() {
-            self.on_target_event(generation);
+            self.put_hpa_right();
         }
     }
 
@@ -480,12 +393,17 @@ impl Actor {
         self.stopped = true;
     }
 
-    fn start(&self, work: impl Future<Output = Done> + Send + 'static) {
-        self.work.push(Box::pin(work));
+    /// Changes a condition of the status, if it is another one.
+    fn set_condition(&mut self, condition: NewCondition<'_>) {
+        self.status.set(&self.ctx.texts, condition);
+    }
+
+    fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.work.add(work);
     }
 
     fn tell(&self, what: What) {
-        self.ctx.observer.tell(&self.key, &self.uid, what);
+        self.ctx.observer.tell(&self.entry.key, &self.entry.uid, what);
     }
 
     fn tell_life(&self, life: Life) {
@@ -497,38 +415,20 @@ impl Actor {
     }
 }
 
-/// What is needed of a specification between two checks: the metadata of a trigger that draws all its parameters from
-/// there has served its turn once the trigger is built.
-fn kept_of(spec: &ScaledObjectSpec) -> ScaledObjectSpec {
-    let mut kept = ScaledObjectSpec { advanced: None, ..spec.clone() };
-    for trigger in kept.triggers.iter_mut().filter(|trigger| !needs_resolution(trigger)) {
-        trigger.metadata.clear();
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn future_size<F>(
-        _: impl FnOnce(
-            Arc<Context>,
-            Arc<Entry>,
-            Box<ScaledObject>,
-            Duration,
-            UnboundedReceiver<Message>,
-            CancellationToken,
-        ) -> F,
-    ) -> usize {
+    fn future_size<F>(_: impl FnOnce(Arc<Context>, Box<Birth>, CancellationToken) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn an_object_at_rest_is_small() {
         assert!(size_of::<Message>() <= 16, "{} bytes", size_of::<Message>());
-        assert!(future_size(run) <= 3072, "{} bytes", future_size(run));
-        assert!(size_of::<Slot>() <= 256, "{} bytes", size_of::<Slot>());
+        assert!(future_size(run) <= 384, "{} bytes", future_size(run));
+        assert!(size_of::<Actor>() <= 1024, "{} bytes", size_of::<Actor>());
+        assert!(size_of::<Slot>() <= 192, "{} bytes", size_of::<Slot>());
     }
 
     #[test]

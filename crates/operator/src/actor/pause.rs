@@ -6,9 +6,9 @@ use tidemark_engine::controls;
 use tidemark_engine::reason::Reason;
 
 use super::Actor;
-use super::reconcile::{CheckFailure, Reconcile, refused};
+use super::check::{CheckFailure, Reconcile, refused};
 use crate::observation::{Life, ScaleCause, What, Write};
-use crate::status;
+use crate::status::{self, NewCondition};
 use crate::target::{Scaled, Target};
 
 const STEP_HPA: &str = "failed to delete HPA for paused ScaledObject";
@@ -18,22 +18,22 @@ impl Actor {
     /// Follows the annotations: conditions and events of a pause, and its end; the loop stops at once.
     pub(super) fn apply_controls(&mut self, object: &ScaledObject) {
         let pausing = self.controls.paused || self.controls.scale_in_paused || self.controls.scale_out_paused;
-        let was_pausing = status::is_true(&self.status, status::PAUSED);
+        let was_pausing = self.status.is_true(status::PAUSED);
         if pausing && !was_pausing {
             let text = "ScaledObject is paused";
-            self.status.set(status::new_condition(status::PAUSED, "True", "ScaledObjectPaused", text));
+            self.set_condition(NewCondition::new(status::PAUSED, "True", "ScaledObjectPaused", text));
             self.tell_life(Life::Paused);
         } else if !pausing && was_pausing {
             let text = "pause annotation removed for ScaledObject";
-            self.status.set(status::new_condition(status::PAUSED, "False", "ScaledObjectUnpaused", text));
+            self.set_condition(NewCondition::new(status::PAUSED, "False", "ScaledObjectUnpaused", text));
             self.tell_life(Life::Unpaused);
         }
-        if self.status.paused_replica_count.is_some() && !controls::has_pause_annotation(object.annotations()) {
-            self.status.change().paused_replica_count = None;
+        if self.status.paused_replicas.is_some() && !controls::has_pause_annotation(object.annotations()) {
+            self.status.change().paused_replicas = None;
         }
         if self.controls.paused {
             self.stop_polling("the ScaledObject is paused");
-            self.reasons = vec![Reason::Paused { replicas: self.controls.paused_replicas }];
+            self.reasons = [Reason::Paused { replicas: self.controls.paused_replicas }].into();
             self.desired = self.controls.paused_replicas;
         }
     }
@@ -42,7 +42,7 @@ impl Actor {
 impl Reconcile {
     /// The check of a paused object: no HPA, and the replicas of `paused-replicas`.
     pub(super) async fn pause(&mut self, object: &ScaledObject) -> Result<(), CheckFailure> {
-        let name = self.hpa_name.clone().unwrap_or_else(|| object.wanted_hpa_name());
+        let name = self.hpa_name.as_deref().map_or_else(|| object.wanted_hpa_name(), str::to_owned);
         self.delete_hpa(&name, object).await.map_err(|error| refused(STEP_HPA, &error))?;
         let resolved =
             self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &object.spec.scale_target_ref).await;

@@ -1,74 +1,42 @@
-//! The check of an object: finalizer and label, scale target, triggers, HPA; and what follows from it.
+//! An actor and its check: when it is made, and what follows from it.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
-use tidemark_api::{FINALIZER, SCALED_OBJECT_LABEL, ScaledObject, ScaledObjectSpec};
-use tidemark_engine::controls;
-use tidemark_trigger::MetricSpec;
+use tidemark_api::ScaledObject;
+use tidemark_engine::composite;
+use tidemark_trigger::{MetricSpec, Resource};
 use tokio::time::Instant;
 
+use super::check::{Checked, Prepared, Reconcile};
+use super::metrics::MetricRequest;
 use super::slot::Slot;
-use super::trigger::{BuildResult, Built, Parts};
-use super::{Actor, Done, HpaState, TargetState};
-use crate::FIELD_MANAGER;
-use crate::client;
-use crate::context::Context;
-use crate::hpa::{self, HpaView};
-use crate::observation::{Life, ObjectKey, Stage, What, Write};
-use crate::status;
-use crate::target::{Found, Target, TargetError};
+use super::workload::TargetState;
+use super::{Actor, Done, HpaState, Retry};
+use crate::claims::Rival;
+use crate::hpa::HpaView;
+use crate::observation::{Life, Stage};
+use crate::status::{self, IS_READY, NewCondition};
+use crate::target::{Found, Target};
+use crate::texts::Text;
 
-const STEP_LABEL: &str = "failed to update ScaledObject with scaledObjectName label";
-const STEP_TARGET: &str = "ScaledObject doesn't have correct scaleTargetRef specification";
-const STEP_BOUNDS: &str = "ScaledObject doesn't have correct Idle/Min/Max Replica Counts specification";
-const STEP_TRIGGERS: &str = "ScaledObject doesn't have correct triggers specification";
-const STEP_HPA: &str = "failed to ensure HPA is correctly created for ScaledObject";
-/// Times that the object's metadata is written again after somebody else has written first.
-const CONFLICTS: u32 = 5;
+/// After so long without a change by others, an HPA is put right at once again.
+const PEACE: Duration = Duration::from_secs(600);
+/// From this many corrections in a row on, the user is told that somebody else writes the HPA.
+const QUARREL: u32 = 6;
 
-/// One check, on its way.
-pub(super) struct Reconcile {
-    pub(super) ctx: Arc<Context>,
-    pub(super) key: Arc<ObjectKey>,
-    uid: Arc<str>,
-    /// `status.hpaName`.
-    pub(super) hpa_name: Option<String>,
-    /// The triggers that are at work already for this generation of the object.
-    reuse: Vec<Option<Built>>,
-    generation: i64,
-    pub(super) out: Reconciled,
-}
-
-/// What a check found and did.
+/// The check of the object: one at a time.
 #[derive(Default)]
-pub(super) struct Reconciled {
-    /// The object as it is now; none where it is gone or could not be read.
-    object: Option<Box<ScaledObject>>,
-    pub(super) target: Option<(Target, Found)>,
-    triggers: Option<Vec<BuildResult>>,
-    hpa: Option<HpaView>,
-    pub(super) paused_replicas: Option<i32>,
-    /// It ended before it could know anything, through no fault of the object.
-    interrupted: Option<String>,
-    failure: Option<CheckFailure>,
-}
-
-/// Why an object is not ready.
-#[derive(Clone, Debug)]
-pub(super) struct CheckFailure {
-    stage: Option<Stage>,
-    message: String,
-}
-
-/// A failure of a step, in the words of KEDA's conditions: `<step>: <cause>`.
-pub(super) fn refused(step: &str, cause: &dyn Display) -> CheckFailure {
-    CheckFailure { stage: None, message: format!("{step}: {cause}") }
+pub(super) struct Check {
+    pub(super) running: bool,
+    /// Another one is wanted after what is under way; with the object where the watch brought it.
+    pub(super) next: Option<Option<Box<ScaledObject>>>,
+    pub(super) retry: Retry,
+    /// Why the last one failed.
+    pub(super) failure: Option<Arc<str>>,
+    /// Requests that came before the first one had built the triggers.
+    pub(super) early: Vec<MetricRequest>,
 }
 
 impl Actor {
@@ -86,20 +54,21 @@ impl Actor {
         self.check.running = true;
         self.check.retry.at = None;
         let reuse = |slot: &Slot| slot.built.as_ref().ok().cloned();
-        let check = Reconcile {
+        let mut check = Reconcile {
             ctx: self.ctx.clone(),
-            key: self.key.clone(),
-            uid: self.uid.clone(),
+            key: self.entry.key.clone(),
+            uid: self.entry.uid.clone(),
             hpa_name: self.status.hpa_name.clone(),
+            rival: self.rival.clone(),
             reuse: self.slots.iter().map(reuse).collect(),
             generation: self.slots_generation,
-            out: Reconciled::default(),
+            turn: None,
+            out: Checked::default(),
         };
-        let ctx = self.ctx.clone();
         self.start(async move {
             // It is never closed; and a check that waits its turn is kept small.
-            let _turn = ctx.checks.acquire().await.ok();
-            Done::Reconciled(Box::new(Box::pin(check.run(object)).await))
+            check.turn = check.ctx.checks.clone().acquire_owned().await.ok();
+            Done::Checked(Box::new(Box::pin(check.run(object)).await))
         });
     }
 
@@ -110,7 +79,44 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_reconciled(&mut self, done: Reconciled) {
+    /// The HPA is gone or another one, and this object has not asked for that. It is put right at once; where others
+    /// change it again and again, ever less often.
+    pub(super) fn put_hpa_right(&mut self) {
+        let now = Instant::now();
+        let Some(at) = self.hpa_peace.at.filter(|at| now < *at + PEACE) else {
+            self.hpa_peace.settled();
+            self.hpa_peace.after_failure();
+            return self.reconcile(None);
+        };
+        if now < at {
+            self.check.retry.at = Some(self.check.retry.at.map_or(at, |planned| planned.min(at)));
+            return;
+        }
+        self.hpa_peace.after_failure();
+        if self.hpa_peace.failures == QUARREL {
+            let name = self.status.hpa_name.as_deref().unwrap_or_default();
+            let message = format!("somebody else keeps changing the HPA {name}; it is put right ever less often");
+            tracing::warn!(namespace = self.entry.key.namespace, name = self.entry.key.name, message);
+            self.tell_error(Stage::HpaContested, message);
+        }
+        self.reconcile(None);
+    }
+
+    /// Another object has the target or the HPA, or has it no longer.
+    pub(super) fn on_rival(&mut self, rival: Option<Arc<Rival>>) {
+        self.rival = rival;
+        if self.deleting {
+            return;
+        }
+        if let Some(rival) = &self.rival {
+            let reason = format!("the ScaledObject {} is in its place", rival.other.name);
+            self.stop_polling(&reason);
+            (self.reasons, self.desired) = (Arc::default(), None);
+        }
+        self.reconcile(None);
+    }
+
+    pub(super) fn on_checked(&mut self, done: Checked) {
         self.check.running = false;
         self.apply_check(done);
         for request in std::mem::take(&mut self.check.early) {
@@ -118,7 +124,7 @@ impl Actor {
         }
     }
 
-    fn apply_check(&mut self, mut done: Reconciled) {
+    fn apply_check(&mut self, mut done: Checked) {
         if let Some(message) = done.interrupted {
             self.check.retry.after_failure();
             self.tell_error(Stage::Check, message);
@@ -135,20 +141,20 @@ impl Actor {
             self.apply_controls(&object);
         }
         let template_changed = self.apply_target(&object, done.target.take());
-        self.apply_triggers(done.triggers.take(), done.failure.is_some());
+        self.apply_triggers(&object, &mut done);
         // Parameters that changed while the check ran were read before or after that: nobody knows.
-        if template_changed || (!self.refresh.running && std::mem::take(&mut self.refresh.again)) {
+        if template_changed || self.refresh.take_missed() {
             self.rebuild_triggers(true);
         }
         match done.hpa.take() {
             Some(view) => self.apply_hpa(&view),
-            None if self.controls.paused => self.hpa = None,
+            None if self.controls.paused || self.rival.is_some() => self.hpa = None,
             None => {}
         }
-        self.report_check(&object, &done);
-        match done.failure {
-            Some(_) => self.check.retry.after_failure(),
-            None => self.check.retry.settled(),
+        self.report_check(&done);
+        match &done.failure {
+            Some(failure) if !failure.lasting => self.check.retry.after_failure(),
+            _ => self.check.retry.settled(),
         }
         self.reconcile_waiting();
         self.flush_status();
@@ -161,14 +167,16 @@ impl Actor {
     /// Takes the target over; whether the pod template is another one than the triggers were built with.
     fn apply_target(&mut self, object: &ScaledObject, target: Option<(Target, Found)>) -> bool {
         let Some((target, found)) = target else { return false };
+        let texts = &self.ctx.texts;
         let mut status = (*self.status).clone();
-        status.scale_target_kind = Some(target.gvk());
-        status.scale_target_gvkr = Some(target.gvkr());
-        status.original_replica_count.get_or_insert(found.replicas);
-        status.triggers_types = Some(distinct(object.spec.triggers.iter().map(|trigger| trigger.type_.as_str())));
+        status.target_kind = Some(target.resource.kind_text.clone());
+        status.target_gvkr = Some(target.resource.gvkr.clone());
+        status.original_replicas.get_or_insert(found.replicas);
+        let types = distinct(object.spec.triggers.iter().map(|trigger| trigger.type_.as_str()));
+        status.trigger_types = Some(texts.share(&types));
         let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
         let authentications = distinct(references.map(|reference| reference.name.as_str()));
-        status.authentications_types = (!authentications.is_empty()).then_some(authentications);
+        status.authentications = texts.share_some(&authentications);
         self.status.replace(status);
         self.take_replicas(found.replicas);
         let template_changed = self.workload.target.as_ref().is_some_and(|state| state.template != found.template);
@@ -176,10 +184,11 @@ impl Actor {
         template_changed
     }
 
-    fn apply_triggers(&mut self, builds: Option<Vec<BuildResult>>, failed: bool) {
-        let Some(builds) = builds.filter(|_| !self.controls.paused) else {
+    fn apply_triggers(&mut self, object: &ScaledObject, done: &mut Checked) {
+        let builds = done.triggers.take().filter(|_| !self.controls.paused && self.rival.is_none());
+        let Some(builds) = builds else {
             // The triggers of an older specification must not go on; those of this one may.
-            if failed && self.slots_generation != self.generation {
+            if done.failure.is_some() && self.slots_generation != self.generation {
                 self.stop_polling("the ScaledObject has changed and is not ready");
             }
             return;
@@ -191,51 +200,81 @@ impl Actor {
             self.epoch += 1;
             self.evaluated = None;
         }
+        self.modifiers = done.modifiers.take();
         let due = Instant::now() + std::mem::take(&mut self.first_poll);
         let mut old = std::mem::take(&mut self.slots).into_iter().map(Some).collect::<Vec<_>>();
-        let spec = self.spec.clone();
-        for (index, (trigger, build)) in spec.triggers.iter().zip(builds).enumerate() {
+        self.slots.reserve_exact(builds.len());
+        for (index, (trigger, prepared)) in object.spec.triggers.iter().zip(builds).enumerate() {
             // What is at work may have been built anew since the check began: then it is the newer one.
             let kept = old
                 .get_mut(index)
-                .and_then(|slot| slot.take_if(|slot| unchanged && build.is_ok() && slot.built.is_ok()));
-            let Some(kept) = kept else {
-                let failed_before = old.get(index).and_then(Option::as_ref).and_then(|slot| slot.built.as_ref().err());
-                let news = build.as_ref().err().filter(|error| failed_before != Some(*error)).cloned();
-                self.slots.push(Slot::new(trigger, build, due));
-                self.tell_built(index);
-                if let Some(error) = news {
-                    self.tell_error(Stage::Trigger { index, trigger_type: trigger.type_.as_str().into() }, error);
+                .and_then(|slot| slot.take_if(|slot| unchanged && prepared.build.is_ok() && slot.built.is_ok()));
+            match kept {
+                Some(kept) => self.keep_slot(kept, prepared),
+                None => {
+                    let failed_before =
+                        old.get(index).and_then(Option::as_ref).and_then(|slot| slot.built.as_ref().err());
+                    let news = prepared.build.as_ref().err().filter(|error| failed_before != Some(*error)).cloned();
+                    let mut slot = Slot::new(trigger, prepared.build, due, &self.ctx);
+                    slot.connection = prepared.connection;
+                    self.slots.push(slot);
+                    self.begin_slot(index, news);
                 }
-                continue;
-            };
-            self.slots.push(kept);
+            }
         }
-        self.slots.shrink_to_fit();
-        for request in old.into_iter().flatten().flat_map(|slot| slot.waiting) {
-            self.on_metric_request(request);
-        }
+        drop(old);
         self.slots_generation = self.generation;
         self.arm_auth_refresh();
+        self.ask_again();
+        self.report_health();
         if first && !self.slots.is_empty() {
             self.tell_life(Life::Started);
         }
     }
 
+    /// Goes on with a trigger that is at work, with what the check has learnt from its source.
+    fn keep_slot(&mut self, mut slot: Slot, prepared: Prepared) {
+        if let (Ok(mine), Ok(built)) = (&slot.built, prepared.build)
+            && mine.is_unnamed()
+            && !built.is_unnamed()
+            && mine.fingerprint == built.fingerprint
+        {
+            let mut named = mine.clone();
+            named.named = built.named;
+            slot.replace(named);
+            slot.connection = prepared.connection;
+        }
+        self.slots.push(slot);
+    }
+
+    /// Puts a trigger to work that was not before.
+    fn begin_slot(&mut self, index: usize, error: Option<Text>) {
+        self.tell_built(index);
+        if let Some(error) = error {
+            let trigger_type = self.slots[index].trigger_type.clone();
+            self.tell_error(Stage::Trigger { index, trigger_type }, error);
+        }
+        self.recall_health(index);
+        self.listen(index);
+    }
+
     fn apply_hpa(&mut self, view: &HpaView) {
         self.hpa = Some(HpaState { uid: view.uid.clone(), fingerprint: view.fingerprint, desired: view.desired });
-        let names = self.slots.iter().flat_map(Slot::metrics).map(|metric| metric.name().to_string()).collect();
+        let external: Box<[Text]> = self.slots.iter().flat_map(Slot::external_names).cloned().collect();
+        let resources = self.slots.iter().flat_map(Slot::metrics).filter_map(whole_pods);
+        let resources: Box<[Text]> = resources.map(|resource| self.ctx.texts.share(resource.as_str())).collect();
         let mut status = (*self.status).clone();
-        status.hpa_name = Some(view.name.to_string());
-        status.external_metric_names = Some(names);
-        status.composite_scaler_name = None;
+        status.hpa_name = Some(view.name.clone());
+        status.external_names = Some(external);
+        status.resource_names = (!resources.is_empty()).then_some(resources);
+        status.composite = self.modifiers.as_ref().map(|_| self.ctx.texts.share(composite::METRIC));
         self.status.replace(status);
         self.report_hpa(view);
     }
 
     /// Conditions and events of a check that has ended.
-    fn report_check(&mut self, object: &ScaledObject, done: &Reconciled) {
-        let was_ready = status::is_true(&self.status, status::READY);
+    fn report_check(&mut self, done: &Checked) {
+        let was_ready = self.status.is_true(status::READY);
         if let Some(failure) = &done.failure {
             if let Some(stage) = failure.stage.clone() {
                 self.tell_error(stage, failure.message.as_str());
@@ -243,20 +282,20 @@ impl Actor {
             self.tell_error(Stage::Check, failure.message.as_str());
             self.check.failure = Some(failure.message.as_str().into());
             let text = failure.message.as_str();
-            self.status.set(status::new_condition(status::READY, "False", "ScaledObjectCheckFailed", text));
+            self.set_condition(NewCondition::new(status::READY, "False", "ScaledObjectCheckFailed", text));
             if self.slots.is_empty() {
                 let text = "the ScaledObject is not ready";
-                self.status.set(status::new_condition(status::ACTIVE, "Unknown", "UnknownState", text));
+                self.set_condition(NewCondition::new(status::ACTIVE, "Unknown", "UnknownState", text));
             }
         } else {
             let had_failed = self.check.failure.take().is_some();
             let ready = match self.controls.paused {
-                true => status::new_condition(status::READY, "True", "ScaledObjectReady", "ScaledObject is paused"),
-                false => status::ready(),
+                true => NewCondition { message: "ScaledObject is paused", ..IS_READY },
+                false => IS_READY,
             };
             // What the triggers that are at work say of themselves stays until they say otherwise.
-            if self.evaluated.is_none() || status::is_true(&self.status, status::READY) || had_failed {
-                self.status.set(ready);
+            if self.evaluated.is_none() || was_ready || had_failed {
+                self.set_condition(ready);
                 if !was_ready {
                     self.tell_life(Life::Ready);
                 }
@@ -264,14 +303,22 @@ impl Actor {
         }
         if let Some(replicas) = done.paused_replicas.filter(|_| self.controls.paused) {
             self.workload.replicas = Some(replicas);
-            if self.status.paused_replica_count != Some(replicas) {
-                self.status.change().paused_replica_count = Some(replicas);
+            if self.status.paused_replicas != Some(replicas) {
+                self.status.change().paused_replicas = Some(replicas);
             }
         }
-        if object.spec.fallback.is_none() {
-            let text = "no fallback is configured";
-            self.status.set(status::new_condition(status::FALLBACK, "False", "NoFallbackFound", text));
+        // While nothing is read, the condition keeps what it last was.
+        if self.plan.fallback.is_none() || !self.slots.is_empty() {
+            self.report_fallback();
         }
+    }
+}
+
+/// The resource of a metric that counts whole pods.
+fn whole_pods(metric: &MetricSpec) -> Option<Resource> {
+    match metric {
+        MetricSpec::Resource { resource, container: None, .. } => Some(*resource),
+        _ => None,
     }
 }
 
@@ -281,275 +328,9 @@ fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     texts.filter(|text| seen.insert(*text)).collect::<Vec<_>>().join(",")
 }
 
-impl Reconcile {
-    async fn run(mut self, object: Option<Box<ScaledObject>>) -> Reconciled {
-        let mut object = match object {
-            Some(object) => object,
-            None => match self.read().await {
-                Ok(Some(object)) => object,
-                Ok(None) => return self.out,
-                Err(message) => {
-                    self.out.interrupted = Some(message);
-                    return self.out;
-                }
-            },
-        };
-        if object.metadata.deletion_timestamp.is_none() {
-            let checked = match self.mark(&mut object).await {
-                Ok(true) if controls::needs_pause(object.annotations()) => self.pause(&object).await,
-                Ok(true) => self.check(&object).await,
-                Ok(false) => return self.out,
-                Err(message) => Err(refused(STEP_LABEL, &message)),
-            };
-            self.out.failure = checked.err();
-        }
-        self.out.object = Some(object);
-        self.out
-    }
-
-    async fn read(&self) -> Result<Option<Box<ScaledObject>>, String> {
-        let api: Api<ScaledObject> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let object = api.get_opt(&self.key.name).await.map_err(|error| client::describe(&error))?;
-        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(&*self.uid)).map(Box::new))
-    }
-
-    /// Puts finalizer and label on the object where they are missing; false where the object is gone.
-    async fn mark(&self, object: &mut Box<ScaledObject>) -> Result<bool, String> {
-        let api: Api<ScaledObject> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let mut conflicts = 0;
-        loop {
-            let mut finalizers = object.finalizers().to_vec();
-            let finalized = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-            let labelled = object.labels().get(SCALED_OBJECT_LABEL).is_some_and(|name| *name == self.key.name);
-            if finalized && labelled {
-                return Ok(true);
-            }
-            let mut metadata = json!({"resourceVersion": object.resource_version()});
-            if !finalized {
-                finalizers.push(FINALIZER.to_owned());
-                metadata["finalizers"] = json!(finalizers);
-            }
-            if !labelled {
-                metadata["labels"] = json!({SCALED_OBJECT_LABEL: self.key.name});
-            }
-            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            match api.patch(&self.key.name, &params, &Patch::Merge(json!({"metadata": metadata}))).await {
-                Ok(marked) => {
-                    **object = marked;
-                    return Ok(true);
-                }
-                Err(error) if client::is_absent(&error) => return Ok(false),
-                Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-                Err(error) => return Err(client::describe(&error)),
-            }
-            match self.read().await? {
-                Some(fresh) if fresh.metadata.deletion_timestamp.is_none() => *object = fresh,
-                _ => return Ok(false),
-            }
-        }
-    }
-
-    async fn check(&mut self, object: &ScaledObject) -> Result<(), CheckFailure> {
-        let spec = Arc::new(object.spec.clone());
-        if spec.scale_target_ref.name.is_empty() {
-            return Err(refused(STEP_TARGET, &"scaleTargetRef.name is empty"));
-        }
-        let resolved = self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &spec.scale_target_ref).await;
-        let target = resolved.map_err(|error| target_failure(&error))?;
-        let found = target.read(&self.ctx.client, &self.ctx.kinds).await.map_err(|error| target_failure(&error))?;
-        self.out.target = Some((target.clone(), found.clone()));
-        check_bounds(&spec).map_err(|error| refused(STEP_BOUNDS, &error))?;
-        check_triggers(&spec).map_err(|error| refused(STEP_TRIGGERS, &error))?;
-        check_supported(&spec).map_err(|error| refused(STEP_HPA, &error))?;
-        let builds = self.build(object, spec, &found).await;
-        let errors: Vec<_> = builds.iter().filter_map(|build| build.as_ref().err()).map(|error| &**error).collect();
-        let failure = (!errors.is_empty()).then(|| refused(STEP_HPA, &errors.join("; ")));
-        let metrics: Vec<MetricSpec> =
-            builds.iter().flatten().flat_map(|built| built.trigger.metrics().to_vec()).collect();
-        self.out.triggers = Some(builds);
-        match failure {
-            Some(failure) => Err(failure),
-            None => self.ensure_hpa(object, &target, &metrics).await.map_err(|error| refused(STEP_HPA, &error)),
-        }
-    }
-
-    /// Builds all triggers; each by itself, so that one that fails leaves the others alone.
-    async fn build(&mut self, object: &ScaledObject, spec: Arc<ScaledObjectSpec>, found: &Found) -> Vec<BuildResult> {
-        let reusable = object.metadata.generation == Some(self.generation);
-        let template = found.template.clone();
-        let parts = Parts { ctx: self.ctx.clone(), key: self.key.clone(), spec, template, fresh: true };
-        let mut builds = Vec::new();
-        for index in 0..parts.spec.triggers.len() {
-            let kept = self.reuse.get_mut(index).filter(|_| reusable).and_then(Option::take);
-            builds.push(match kept {
-                Some(built) => Ok(built),
-                None => parts.build(index).await,
-            });
-        }
-        builds
-    }
-
-    /// Sees to it that the HPA is there and looks as it must.
-    async fn ensure_hpa(
-        &mut self,
-        object: &ScaledObject,
-        target: &Target,
-        metrics: &[MetricSpec],
-    ) -> Result<(), String> {
-        let mut names = BTreeSet::new();
-        if let Some(twice) = metrics.iter().find(|metric| !names.insert(metric.name().to_lowercase())) {
-            return Err(format!("metric name {} is used by more than one trigger", twice.name()));
-        }
-        if metrics.is_empty() {
-            return Err("no trigger yields a metric".to_owned());
-        }
-        // What a reader cannot decode has no place here: the annotations were read to decide on the pause.
-        let controls = controls::read(object.annotations()).unwrap_or_default();
-        let wanted = hpa::wanted(object, controls, target, metrics, &self.ctx.settings.hpa_version_label);
-        let wanted_name = wanted.name_any();
-        if let Some(other) = self.hpa_name.clone().filter(|name| *name != wanted_name) {
-            self.delete_hpa(&other, object).await?;
-        }
-        let hpa = self.write_hpa(&wanted_name, &wanted).await?;
-        self.out.hpa = Some(HpaView::new(&hpa, false));
-        Ok(())
-    }
-
-    /// Creates or updates an HPA, or leaves it where it looks as it must; how it is then. The HPA controller writes to
-    /// the same object, so a conflict is nothing special.
-    async fn write_hpa(&self, name: &str, wanted: &HorizontalPodAutoscaler) -> Result<HorizontalPodAutoscaler, String> {
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let mut conflicts = 0;
-        loop {
-            let found = api.get_opt(name).await.map_err(|error| client::describe(&error))?;
-            let (write, result) = match found {
-                None => (Write::HpaCreated { name: name.into() }, api.create(&params, wanted).await),
-                Some(found) => match hpa::update(&found, wanted) {
-                    None => return Ok(found),
-                    Some(update) => {
-                        (Write::HpaUpdated { name: name.into() }, api.replace(name, &params, &update).await)
-                    }
-                },
-            };
-            match result {
-                Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-                result => return self.told(write, result),
-            }
-        }
-    }
-
-    /// Deletes an HPA, if it is this object's.
-    pub(super) async fn delete_hpa(&self, name: &str, object: &ScaledObject) -> Result<(), String> {
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let Some(found) = api.get_opt(name).await.map_err(|error| client::describe(&error))? else { return Ok(()) };
-        let owned = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
-        if !owned || found.metadata.deletion_timestamp.is_some() {
-            return Ok(());
-        }
-        let uid = found.metadata.uid.clone();
-        let params = DeleteParams {
-            preconditions: Some(Preconditions { uid, resource_version: None }),
-            ..DeleteParams::default()
-        };
-        match api.delete(name, &params).await {
-            Err(error) if client::is_absent(&error) => Ok(()),
-            result => self.told(Write::HpaDeleted { name: name.into() }, result.map(drop)),
-        }
-    }
-
-    /// Tells of a write and how it ended.
-    fn told<T>(&self, write: Write, result: kube::Result<T>) -> Result<T, String> {
-        let result = result.map_err(|error| client::describe(&error));
-        self.tell(What::Write { write, error: result.as_ref().err().map(|error| error.as_str().into()) });
-        result
-    }
-
-    pub(super) fn tell(&self, what: What) {
-        self.ctx.observer.tell(&self.key, &self.uid, what);
-    }
-}
-
-fn target_failure(error: &TargetError) -> CheckFailure {
-    let stage = match error {
-        TargetError::Missing(_) => Some(Stage::TargetMissing),
-        TargetError::NotScalable(_) => Some(Stage::TargetUnscalable),
-        TargetError::UnknownKind { .. } | TargetError::Unreadable(_) => None,
-    };
-    CheckFailure { stage, ..refused(STEP_TARGET, error) }
-}
-
-fn check_bounds(spec: &ScaledObjectSpec) -> Result<(), String> {
-    let min = spec.min_replica_count.map_or(0, |min| min.max(1));
-    let max = spec.max_replicas();
-    if min > max {
-        return Err(format!("minReplicaCount={min} must not be greater than maxReplicaCount={max}"));
-    }
-    match spec.idle_replica_count {
-        Some(idle) if idle >= min => Err(format!("idleReplicaCount={idle} must be less than minReplicaCount={min}")),
-        _ => Ok(()),
-    }
-}
-
-fn check_triggers(spec: &ScaledObjectSpec) -> Result<(), String> {
-    if spec.triggers.is_empty() {
-        return Err("no triggers defined in the ScaledObject".to_owned());
-    }
-    let mut names = BTreeSet::new();
-    for trigger in &spec.triggers {
-        if trigger.use_cached_metrics == Some(true) && matches!(trigger.type_.as_str(), "cpu" | "memory" | "cron") {
-            return Err(format!("property \"useCachedMetrics\" is not supported for \"{}\" trigger", trigger.type_));
-        }
-        let name = trigger.name.as_deref().filter(|name| !name.is_empty());
-        if let Some(name) = name.filter(|name| !names.insert(*name)) {
-            return Err(format!("triggerName \"{name}\" is defined multiple times, but it must be unique"));
-        }
-    }
-    Ok(())
-}
-
-/// What this version does not do yet is said, rather than done wrongly.
-fn check_supported(spec: &ScaledObjectSpec) -> Result<(), String> {
-    if spec.fallback.is_some() {
-        return Err("spec.fallback is not supported yet".to_owned());
-    }
-    let modifiers = spec.advanced.as_ref().and_then(|advanced| advanced.scaling_modifiers.as_ref());
-    if modifiers.is_some_and(|modifiers| *modifiers != Default::default()) {
-        return Err("spec.advanced.scalingModifiers is not supported yet".to_owned());
-    }
-    if let Some(index) = spec.triggers.iter().position(|trigger| trigger.use_cached_metrics == Some(true)) {
-        return Err(format!("spec.triggers[{index}].useCachedMetrics is not supported yet"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bounds(idle: Option<i32>, min: Option<i32>, max: Option<i32>) -> Result<(), String> {
-        check_bounds(&ScaledObjectSpec {
-            idle_replica_count: idle,
-            min_replica_count: min,
-            max_replica_count: max,
-            ..ScaledObjectSpec::default()
-        })
-    }
-
-    #[test]
-    fn idle_zero_needs_an_explicit_minimum() {
-        assert!(bounds(Some(0), None, None).is_err());
-        assert!(bounds(Some(0), Some(0), None).is_ok());
-        assert!(bounds(Some(1), Some(1), None).is_err());
-        assert!(bounds(Some(1), Some(2), None).is_ok());
-    }
-
-    #[test]
-    fn the_minimum_must_not_be_above_the_maximum() {
-        assert!(bounds(None, Some(5), Some(4)).is_err());
-        assert!(bounds(None, Some(101), None).is_err());
-        assert!(bounds(None, Some(4), Some(4)).is_ok());
-    }
 
     #[test]
     fn types_are_listed_once_in_the_order_of_their_first_use() {

@@ -1,20 +1,20 @@
 //! What the actor says of itself: its status on the API server, and its snapshot.
 
+use std::collections::BTreeMap;
+
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidemark_api::ScaledObjectStatus;
-use tidemark_api::scaled_object::TriggerActivity;
 use tidemark_engine::activation::Decision;
 use tidemark_engine::hpa::hpa_health;
 use tidemark_engine::reason::Reason;
 use tidemark_engine::verdict::Status;
 
-use super::slot::Last;
 use super::{Actor, Done};
 use crate::hpa::HpaView;
 use crate::observation::{Stage, What, Write};
-use crate::snapshot::Snapshot;
-use crate::status::{self, Written};
+use crate::snapshot::View;
+use crate::status::{self, IS_READY, NewCondition, Written};
+use crate::texts::Text;
 
 impl Actor {
     /// Takes a decision's conditions, times and activities over into the status.
@@ -22,12 +22,12 @@ impl Actor {
         // A failed check stays visible until a check passes.
         match &decision.ready_condition {
             Some(_) if self.check.failure.is_some() => {}
-            Some(verdict) if verdict.status == Status::True => self.status.set(status::ready()),
-            Some(verdict) => self.status.set(status::from_verdict(status::READY, verdict)),
+            Some(verdict) if verdict.status == Status::True => self.set_condition(IS_READY),
+            Some(verdict) => self.set_condition(NewCondition::of(status::READY, verdict)),
             None => {}
         }
         if let Some(verdict) = &decision.active_condition {
-            self.status.set(status::from_verdict(status::ACTIVE, verdict));
+            self.set_condition(NewCondition::of(status::ACTIVE, verdict));
         }
         if decision.last_active.is_some() {
             self.last_active = decision.last_active;
@@ -36,9 +36,9 @@ impl Actor {
         let known = decision.active || decision.active_condition.is_some();
         let turned = known && self.active != Some(decision.active);
         if let Some(last_active) = self.last_active.filter(|_| turned) {
-            let last_active = Some(Time(whole_seconds(last_active)));
-            if self.status.last_active_time != last_active {
-                self.status.change().last_active_time = last_active;
+            let last_active = Some(whole_seconds(last_active));
+            if self.status.last_active != last_active {
+                self.status.change().last_active = last_active;
             }
         }
         if known {
@@ -48,23 +48,18 @@ impl Actor {
     }
 
     fn report_activities(&mut self) {
-        let mut activities = self.status.triggers_activity.clone().unwrap_or_default();
-        let names = self.status.external_metric_names.clone().unwrap_or_default();
+        let names = self.status.external_names.as_deref().unwrap_or_default();
+        let known = self.status.activity.as_deref().unwrap_or_default();
+        let mut activities: BTreeMap<Text, bool> = known.iter().cloned().collect();
         activities.retain(|name, _| names.contains(name));
-        for slot in &self.slots {
-            for (at, metric) in slot.metrics().iter().enumerate() {
-                let is_active = match &slot.last {
-                    Last::Unread => continue,
-                    Last::Read { readings, .. } => readings.get(at).is_some_and(|reading| reading.active),
-                    Last::Failed { .. } => false,
-                };
-                if names.iter().any(|name| **name == **metric.name()) {
-                    activities.insert(metric.name().to_string(), TriggerActivity { is_active });
-                }
+        for (name, active) in self.slots.iter().flat_map(|slot| self.activities(slot)) {
+            if names.contains(&name) {
+                activities.insert(name, active);
             }
         }
-        if self.status.triggers_activity.as_ref().unwrap_or(&Default::default()) != &activities {
-            self.status.change().triggers_activity = Some(activities);
+        let activities: Box<[(Text, bool)]> = activities.into_iter().collect();
+        if known != &*activities {
+            self.status.change().activity = Some(activities);
         }
     }
 
@@ -73,7 +68,7 @@ impl Actor {
         let Some((state, reason, message)) = &view.scaling_active else { return };
         let health = hpa_health(Status::from_word(state), reason, message);
         let (status, reason) = (health.status.as_str(), health.reason.as_str());
-        self.status.set(status::new_condition(status::HPA_ACTIVE, status, reason, &health.message));
+        self.set_condition(NewCondition::new(status::HPA_ACTIVE, status, reason, &health.message));
         self.flush_status();
     }
 
@@ -85,8 +80,8 @@ impl Actor {
         }
         let Some((version, patch)) = self.status.patch() else { return };
         self.status_write.running = true;
-        let (client, key, uid) = (self.ctx.client.clone(), self.key.clone(), self.uid.clone());
-        let sent = (*self.status).clone();
+        let (client, key, uid) = (self.ctx.client.clone(), self.entry.key.clone(), self.entry.uid.clone());
+        let sent = self.status.whole();
         self.start(async move {
             let written = status::write(client, &key, &uid, &version, patch).await;
             Done::Status(Box::new((written, sent)))
@@ -103,7 +98,8 @@ impl Actor {
             }
             Written::Conflict(object) => {
                 self.status_write.retry.after_failure();
-                self.status.seen(object.metadata.resource_version.as_deref(), object.status.unwrap_or_default());
+                let there = object.status.unwrap_or_default();
+                self.status.seen(&self.ctx.texts, object.metadata.resource_version.as_deref(), there);
             }
             // The watch will say so too.
             Written::Gone => self.status_write.retry.after_failure(),
@@ -118,28 +114,25 @@ impl Actor {
 
     pub(super) fn publish(&self) {
         let slots = self.slots.iter().enumerate();
-        let next_poll = self.slots.iter().filter(|slot| slot.is_pollable()).map(|slot| slot.due).min();
         let cooldown_until = self.reasons.iter().find_map(|reason| match reason {
             Reason::Cooldown { until } | Reason::InitialCooldown { until } => Some(*until),
             _ => None,
         });
-        let snapshot = Snapshot {
-            key: self.key.clone(),
-            uid: self.uid.to_string(),
-            target: format!("{}/{}", self.spec.scale_target_ref.kind(), self.spec.scale_target_ref.name),
+        let view = View {
+            target: Some(self.plan.target.clone()),
             triggers: slots.flat_map(|(index, slot)| slot.views(index, &self.ctx)).collect(),
             active: self.active,
             paused: self.controls.paused,
             replicas: self.workload.replicas,
             desired: self.desired(),
-            min: self.spec.min_replicas(),
-            max: self.spec.max_replicas(),
-            ready: status::condition(&self.status, status::READY).filter(|ready| ready.reason.is_some()).cloned(),
+            min: self.plan.policy.min_replicas,
+            max: self.plan.policy.max_replicas,
+            ready: self.status.condition(status::READY).filter(|ready| ready.reason.is_some()).cloned(),
             reasons: self.reasons.clone(),
-            next_poll: next_poll.map(|at| self.ctx.clock.at(at)),
+            next_poll: self.next_poll().map(|at| self.ctx.clock.at(at)),
             cooldown_until,
         };
-        self.ctx.registry.publish(&self.entry, snapshot);
+        self.ctx.registry.publish(&self.entry, view);
     }
 
     /// What the last decision asked for; where it left the replicas to the HPA, what that wants.

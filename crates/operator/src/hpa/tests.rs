@@ -4,6 +4,7 @@ use serde_json::json;
 use tidemark_api::{Advanced, HpaConfig};
 
 use super::*;
+use crate::target;
 
 fn object(edit: impl FnOnce(&mut ScaledObject)) -> ScaledObject {
     let mut object = ScaledObject::new("orders", Default::default());
@@ -22,7 +23,7 @@ fn metrics() -> Vec<MetricSpec> {
 }
 
 fn wanted_by(object: &ScaledObject, controls: Controls) -> HorizontalPodAutoscaler {
-    let resource = ApiResource::erase::<Deployment>(&());
+    let resource = target::Resource::from(ApiResource::erase::<Deployment>(&()));
     let name = object.spec.scale_target_ref.name.as_str().into();
     let target = Target { resource: Arc::new(resource), namespace: "shop".into(), name };
     wanted(object, controls, &target, &metrics(), "1.2.3")
@@ -92,7 +93,7 @@ fn a_long_name_is_cut_for_the_label_and_ends_with_a_letter() {
 fn one_way_pauses_switch_a_direction_off_and_leave_the_rest() {
     let configured = object(|o| {
         let behavior = serde_json::from_value(json!({"scaleDown": {"stabilizationWindowSeconds": 60}})).unwrap();
-        let config = HpaConfig { behavior: Some(behavior), name: None };
+        let config = HpaConfig { behavior: Some(behavior), ..HpaConfig::default() };
         o.spec.advanced = Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
     });
     let controls = Controls { scale_in_paused: true, ..Controls::default() };
@@ -117,7 +118,7 @@ fn stored(hpa: &HorizontalPodAutoscaler, edit: impl FnOnce(&mut serde_json::Valu
 fn defaults_of_the_api_server_are_no_difference() {
     let configured = object(|o| {
         let behavior = serde_json::from_value(json!({"scaleUp": {"stabilizationWindowSeconds": 10}})).unwrap();
-        let config = HpaConfig { behavior: Some(behavior), name: None };
+        let config = HpaConfig { behavior: Some(behavior), ..HpaConfig::default() };
         o.spec.advanced = Some(Advanced { horizontal_pod_autoscaler_config: Some(config), ..Advanced::default() });
     });
     let wanted = wanted_by(&configured, Controls::default());

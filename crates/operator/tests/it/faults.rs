@@ -342,7 +342,7 @@ async fn an_api_server_that_is_gone_for_a_while_leaves_no_trace() {
     world.end().await;
 }
 
-fn thing_crd() -> CustomResourceDefinition {
+pub fn thing_crd() -> CustomResourceDefinition {
     serde_json::from_value(json!({
         "metadata": {"name": "things.example.com"},
         "spec": {

@@ -1,6 +1,7 @@
 //! Sources that fail, and what they may and may not do.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tidemark_api::{ScaledObject, TriggerAuthentication};
 use tidemark_operator::{Life, Settings, What};
@@ -77,19 +78,6 @@ async fn a_bad_trigger_is_named_and_disturbs_no_other_object() {
     world.pass(3).await;
     assert_eq!(world.condition("bad", "Ready").await.status, "True");
     assert_eq!(world.replicas("bad").await, 1);
-    world.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_supported_yet_is_said() {
-    let world = World::new().await;
-    world.deployment("workers", 2).await;
-    world.object("workers", |o| o["spec"]["fallback"] = json!({"failureThreshold": 3, "replicas": 6})).await;
-    world.pass(3).await;
-    let ready = world.condition("workers", "Ready").await;
-    assert_eq!(ready.status, "False");
-    assert!(ready.message.unwrap().ends_with("spec.fallback is not supported yet"));
-    assert_eq!(world.replicas("workers").await, 2);
     world.end().await;
 }
 
@@ -227,5 +215,101 @@ async fn first_polls_after_a_start_are_spread() {
     assert!((1..=10).contains(&early), "{early} of 20 were polled in the first 2 of 10 s");
     world.pass(9).await;
     assert!(polled(&world) >= 20);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_environment_of_a_target_that_nobody_watches_is_read_again_within_the_refresh_time() {
+    let world = World::new().await;
+    world.sandbox.install_crds(&[crate::faults::thing_crd()]).unwrap();
+    world.source.says("queue", Says::Guarded("one", 0.0));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Thing"));
+    let things: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), "default", &resource);
+    let template = |token: &str| {
+        let container = json!({"name": "main", "env": [{"name": "TOKEN", "value": token}]});
+        json!({"spec": {"replicas": 0, "template": {"spec": {"containers": [container]}}}})
+    };
+    let thing = DynamicObject::new("it", &resource).data(template("one"));
+    things.create(&PostParams::default(), &thing).await.unwrap();
+    world
+        .create::<TriggerAuthentication>(json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "auth"},
+            "spec": {"env": [{"parameter": "token", "name": "TOKEN"}]},
+        }))
+        .await;
+    world
+        .object("workers", |o| {
+            guarded(o);
+            o["spec"]["scaleTargetRef"] = json!({"apiVersion": "example.com/v1", "kind": "Thing", "name": "it"});
+        })
+        .await;
+    world.pass(30).await;
+    assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    world.source.says("queue", Says::Guarded("two", 5.0));
+    things.patch("it", &PatchParams::default(), &Patch::Merge(template("two"))).await.unwrap();
+    world.pass(320).await;
+    assert_eq!(things.get("it").await.unwrap().data["spec"]["replicas"], 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_trigger_beside_a_failing_one_starts_the_cooldown_anew() {
+    let world = World::new().await;
+    world.source.says("a", Says::Value(5.0));
+    world.source.says("b", Says::Value(0.0));
+    world.deployment("workers", 1).await;
+    world.object("workers", |o| o["spec"]["triggers"] = json!([queue("a"), queue("b")])).await;
+    world.pass(30).await;
+    world.source.says("b", Says::Down);
+    world.pass(300).await;
+    world.source.says("a", Says::Value(0.0));
+    world.source.says("b", Says::Value(0.0));
+    world.pass(50).await;
+    assert_eq!(world.replicas("workers").await, 1, "it was active 60 s ago at most");
+    world.pass(40).await;
+    assert_eq!(world.replicas("workers").await, 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_shows_up_nowhere_whatever_goes_wrong() {
+    const CANARY: &str = "canary-4711";
+    let world = World::new().await;
+    world.secret("token", "token", CANARY).await;
+    world.secret("token", "url", &format!("http://user:{CANARY}@source/queue?key={CANARY}")).await;
+    world
+        .create::<TriggerAuthentication>(json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "auth"},
+            "spec": {"secretTargetRef": [
+                {"parameter": "token", "name": "token", "key": "token"},
+                {"parameter": "apiKey", "name": "token", "key": "token"},
+                {"parameter": "password", "name": "token", "key": "token"},
+                {"parameter": "ca", "name": "token", "key": "token"},
+            ]},
+        }))
+        .await;
+    for (name, mode) in [("bearer", "bearer"), ("key", "apiKey"), ("basic", "basic"), ("tls", "tls")] {
+        world.deployment(name, 0).await;
+        world
+            .object(name, |o| {
+                guarded(o);
+                o["spec"]["triggers"][0]["metadata"]["authMode"] = json!(mode);
+                let url = format!("http://user:{CANARY}@source/queue?key={CANARY}");
+                o["spec"]["triggers"][0]["metadata"]["url"] = json!(url);
+            })
+            .await;
+    }
+    let mut shown = String::new();
+    for says in [Says::Guarded("other", 1.0), Says::Down, Says::Value(5.0), Says::Guarded("other", 0.0)] {
+        world.source.says("queue", says);
+        world.pass(60).await;
+        for name in ["bearer", "key", "basic", "tls"] {
+            let error = world.operator.handle.metric("default", name, "s0-metric-api-value").await;
+            shown += &format!("{error:?}{:?}{:?}", world.get(name).await.status, world.events(name).await);
+        }
+    }
+    shown += &format!("{:?}{:?}", world.log(), world.operator.handle.snapshots());
+    assert!(shown.contains("401") && shown.contains("refused"), "the failures are told");
+    assert!(!shown.contains(CANARY), "{}", &shown[shown.find(CANARY).unwrap().saturating_sub(300)..][..400]);
     world.end().await;
 }

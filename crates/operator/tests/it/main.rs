@@ -1,8 +1,18 @@
 //! The operator over the sandbox, in virtual time.
 
+mod cached;
+mod claims;
+mod cluster_triggers;
+mod external_scaler;
+mod fallback;
 mod faults;
 mod life;
 mod loops;
 mod metrics;
+mod modifiers;
+mod push;
+mod resource_triggers;
 mod scaling;
+mod teller;
+mod trouble;
 mod world;

@@ -146,24 +146,6 @@ async fn a_deleted_hpa_comes_back_and_an_edited_one_is_put_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_whose_hpa_went_with_another_object_gets_a_new_one() {
-    let world = World::new().await;
-    world.source.says("queue", Says::Value(0.0));
-    world.deployment("workers", 0).await;
-    world.deployment("others", 0).await;
-    world.object("workers", |_| {}).await;
-    world.pass(5).await;
-    let taken = json!({"horizontalPodAutoscalerConfig": {"name": "keda-hpa-workers"}});
-    world.object("others", |object| object["spec"]["advanced"] = taken).await;
-    world.pass(5).await;
-    assert_eq!(world.hpa("keda-hpa-workers").await.unwrap().spec.scale_target_ref.name, "others");
-    world.delete::<ScaledObject>("others").await;
-    world.pass(5).await;
-    assert_eq!(world.hpa("keda-hpa-workers").await.unwrap().spec.scale_target_ref.name, "workers");
-    world.end().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_hpa_that_gets_another_name_replaces_the_old_one() {
     let world = World::new().await;
     world.source.says("queue", Says::Value(0.0));

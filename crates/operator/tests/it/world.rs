@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, ServiceExt};
 
+use crate::teller::Teller;
+
 /// What the event source says to requests for a path.
 #[derive(Clone, Debug)]
 pub enum Says {
@@ -88,7 +90,7 @@ impl Source {
     }
 }
 
-struct Metrics(Handle);
+pub struct Metrics(pub Handle);
 
 impl MetricsSource for Metrics {
     fn values<'a>(
@@ -194,6 +196,8 @@ pub struct World {
     pub sandbox: Sandbox,
     pub client: Client,
     pub source: Source,
+    /// What triggers of type `teller` read.
+    pub teller: Teller,
     /// What goes wrong between the operator and the API server.
     pub faults: Faults,
     pub operator: Running,
@@ -231,12 +235,12 @@ impl World {
             sandbox.install_crds(&tidemark_api::crds()).unwrap();
         }
         let client = sandbox.client();
-        let (source, faults) = (Source::default(), Faults::default());
-        let operator = start(&sandbox, clock, &source, &faults, settings.clone());
+        let (source, teller, faults) = (Source::default(), Teller::default(), Faults::default());
+        let operator = start(&sandbox, clock, (&source, &teller), &faults, settings.clone());
         let shutdown = CancellationToken::new();
         let (running, token) = (sandbox.clone(), shutdown.clone());
         let controllers = tokio::spawn(async move { running.run(token).await });
-        let world = Self { clock, sandbox, client, source, faults, operator, settings, shutdown, controllers };
+        let world = Self { clock, sandbox, client, source, teller, faults, operator, settings, shutdown, controllers };
         world.pass(1).await;
         world
     }
@@ -257,7 +261,8 @@ impl World {
     }
 
     pub fn start_operator(&mut self) {
-        self.operator = start(&self.sandbox, self.clock, &self.source, &self.faults, self.settings.clone());
+        let sources = (&self.source, &self.teller);
+        self.operator = start(&self.sandbox, self.clock, sources, &self.faults, self.settings.clone());
     }
 
     /// Ends all; what ran must end by itself.
@@ -397,10 +402,17 @@ impl World {
     }
 }
 
-fn start(sandbox: &Sandbox, clock: Clock, source: &Source, faults: &Faults, settings: Settings) -> Running {
+fn start(
+    sandbox: &Sandbox,
+    clock: Clock,
+    (source, teller): (&Source, &Teller),
+    faults: &Faults,
+    settings: Settings,
+) -> Running {
     let answers = source.clone();
     let door = Door::in_process(clock, move |request| answers.answer(request));
-    let (operator, handle) = Operator::new(faults.client(sandbox), door, settings);
+    let (operator, handle) =
+        Operator::with_catalogue(faults.client(sandbox), door, settings, teller.beside_the_catalogue());
     let metrics = ExternalMetrics::new(Arc::new(Metrics(handle.clone())), Access::Open);
     sandbox.mount("external.metrics.k8s.io", "v1beta1", metrics);
     let (stop, log) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
