@@ -90,6 +90,16 @@ pub(super) fn lease(value: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(value), text_at(&value["spec"], "holderIdentity").into(), age(value, now)]
 }
 
+pub(super) fn controller_revision(value: &Value, now: Timestamp) -> Vec<Value> {
+    let owner = items(&value["metadata"], "ownerReferences").find(|owner| owner["controller"] == true);
+    let controller = owner.map_or("<none>".to_owned(), |owner| {
+        let group = text_at(owner, "apiVersion");
+        let group = group.split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
+        format!("{}{group}/{}", text_at(owner, "kind").to_lowercase(), text_at(owner, "name"))
+    });
+    vec![name(value), controller.into(), number(&value["revision"]).into(), age(value, now)]
+}
+
 pub(super) fn definition(value: &Value, _: Timestamp) -> Vec<Value> {
     vec![name(value), value["metadata"]["creationTimestamp"].clone()]
 }

@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions: their defaults and rules, and the resources that they make.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,13 +11,16 @@ use super::failure::{Cause, Failure};
 use super::jsonpath::JsonPath;
 use super::resource::{Column, Form, Naming, Resource, ScalePaths, collection};
 use super::rows::ROWS;
-use super::schema::Schema;
+use super::schema::{Schema, Type};
 use super::validation::misnamed;
+use super::{cel, kinds};
 
 /// What a version of a custom resource is checked against and shown by.
 #[derive(Debug)]
 pub(crate) struct CustomForm {
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
+    /// Some level of the schema has validation rules.
+    pub has_rules: bool,
     pub columns: Vec<(Column, JsonPath)>,
     /// The version in which objects are stored.
     pub storage: String,
@@ -63,11 +67,22 @@ pub(super) fn validate(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
         let detail = "must have exactly one version marked as storage version";
         causes.push(Cause::invalid("spec.versions", &spec["versions"], detail));
     }
+    let first = &spec["versions"][0]["schema"];
+    // A schema that all versions share has its place above them.
+    let shared = versions().all(|version| version["schema"] == *first);
     for (index, version) in versions().enumerate() {
-        let place = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let place = match shared {
+            true => "spec.validation.openAPIV3Schema".to_owned(),
+            false => format!("spec.versions[{index}].schema.openAPIV3Schema"),
+        };
         let schema = &version["schema"]["openAPIV3Schema"];
-        if schema.is_null() {
-            causes.push(Cause::required(place, "schemas are required"));
+        if shared && index > 0 {
+            // Has been read.
+        } else if schema.is_null() {
+            causes.push(Cause::required(
+                format!("spec.versions[{index}].schema.openAPIV3Schema"),
+                "schemas are required",
+            ));
         } else if schema["type"] != "object" {
             causes.push(Cause::invalid(format!("{place}.type"), &schema["type"], "must be object at the root"));
         } else {
@@ -150,7 +165,12 @@ fn resource(spec: &Value, version: &Value, storage: &str) -> Result<Resource, Fa
     let (group, plural) = (text(spec, "group"), text(names, "plural"));
     let subresources = &version["subresources"];
     let mut causes = Vec::new();
-    let schema = Schema::read(&version["schema"]["openAPIV3Schema"], "", &mut causes);
+    let schema = Arc::new(Schema::read(&version["schema"]["openAPIV3Schema"], "", &mut causes));
+    let mut tree = (*schema).clone();
+    tree.properties.insert("metadata".to_owned(), kinds::metadata());
+    for field in ["apiVersion", "kind"] {
+        tree.properties.insert(field.to_owned(), Arc::new(Schema { kind: Some(Type::String), ..Schema::default() }));
+    }
     Ok(Resource {
         version: text(version, "name"),
         kind: text(names, "kind"),
@@ -162,7 +182,9 @@ fn resource(spec: &Value, version: &Value, storage: &str) -> Result<Resource, Fa
         status: subresources["status"].is_object(),
         scale: subresources.get("scale").filter(|scale| scale.is_object()).map(scale_paths),
         collection: collection(&group, &plural),
-        form: Form::Custom(std::sync::Arc::new(CustomForm {
+        tree: Arc::new(tree),
+        form: Form::Custom(Arc::new(CustomForm {
+            has_rules: cel::has_rules(&schema),
             schema,
             columns: columns(&version["additionalPrinterColumns"])?,
             storage: storage.to_owned(),
@@ -227,9 +249,8 @@ pub(super) fn warnings(resources: &[Resource]) -> Vec<String> {
     for resource in resources {
         let Form::Custom(form) = &resource.form else { continue };
         let mut found = Vec::new();
-        form.schema.unevaluated(&mut found);
-        warnings
-            .extend(found.iter().map(|what| format!("{}: the sandbox does not evaluate the {what}", resource.kind)));
+        form.schema.unchecked_formats(&mut found);
+        warnings.extend(found.iter().map(|what| format!("{}: the sandbox does not check the {what}", resource.kind)));
     }
     warnings
 }

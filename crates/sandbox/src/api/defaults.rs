@@ -53,7 +53,25 @@ pub(super) fn pod(value: &mut Value) {
     fill(spec, "priority", 0);
 }
 
+/// How long a pod stays on a node that is gone, where it does not say.
+fn tolerate(spec: &mut Value) {
+    let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let said = tolerations.iter().any(|toleration| {
+            let effect = &toleration["effect"];
+            (toleration["key"] == key || toleration["key"].is_null() && toleration["operator"] == "Exists")
+                && (effect.is_null() || *effect == "NoExecute")
+        });
+        if !said {
+            tolerations
+                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+        }
+    }
+    spec["tolerations"] = tolerations.into();
+}
+
 pub(super) fn new_pod(value: &mut Value, _: u64) {
+    tolerate(&mut value["spec"]);
     value["status"] = json!({"phase": "Pending", "qosClass": quality(&value["spec"])});
 }
 
@@ -157,6 +175,9 @@ pub(super) fn stateful_set(value: &mut Value) {
     if strategy["type"] == "RollingUpdate" {
         fill(inside(strategy, "rollingUpdate"), "partition", 0);
     }
+    let claims = inside(spec, "persistentVolumeClaimRetentionPolicy");
+    fill(claims, "whenDeleted", "Retain");
+    fill(claims, "whenScaled", "Retain");
     pod_spec(inside(inside(spec, "template"), "spec"), "Always");
 }
 
@@ -169,9 +190,19 @@ pub(super) fn job(value: &mut Value) {
     fill(spec, "backoffLimit", 6);
     fill(spec, "completionMode", "NonIndexed");
     fill(spec, "suspend", false);
+    fill(spec, "manualSelector", false);
     fill(spec, "podReplacementPolicy", "TerminatingOrFailed");
     // Always is refused afterwards: a Job must say what it wants.
     pod_spec(inside(inside(spec, "template"), "spec"), "Always");
+    take_labels(value);
+}
+
+/// A Job without labels has those of its pods.
+fn take_labels(value: &mut Value) {
+    let labels = &value["spec"]["template"]["metadata"]["labels"];
+    if labels.as_object().is_some_and(|labels| !labels.is_empty()) && value["metadata"]["labels"].is_null() {
+        value["metadata"]["labels"] = labels.clone();
+    }
 }
 
 /// A Job selects its pods by its own UID, unless the user chose the selector.
@@ -187,6 +218,15 @@ pub(super) fn new_job(value: &mut Value, _: u64) {
         labels[format!("{prefix}job-name")] = name.clone();
     }
     spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    take_labels(value);
+}
+
+pub(super) fn new_service(value: &mut Value, _: u64) {
+    value["status"] = json!({"loadBalancer": {}});
+}
+
+pub(super) fn new_autoscaler(value: &mut Value, _: u64) {
+    value["status"] = json!({"currentMetrics": null, "desiredReplicas": 0});
 }
 
 pub(super) fn service(value: &mut Value) {
@@ -204,18 +244,6 @@ pub(super) fn service(value: &mut Value) {
         let number = port["port"].clone();
         fill(port, "targetPort", number);
     }
-}
-
-/// Gives an address out of 10.96.0.0/16, as a fresh cluster does.
-pub(super) fn new_service(value: &mut Value, identity: u64) {
-    let spec = &mut value["spec"];
-    if spec["type"] == "ExternalName" {
-        return;
-    }
-    let [.., high, low] = (identity + 1).to_be_bytes();
-    fill(spec, "clusterIP", format!("10.96.{high}.{low}"));
-    let address = spec["clusterIP"].clone();
-    fill(spec, "clusterIPs", json!([address]));
 }
 
 pub(super) fn endpoint_slice(value: &mut Value) {

@@ -84,7 +84,7 @@ pub(super) fn resources(world: &World, group: &str, version: &str) -> Result<Val
         for part in parts(resource) {
             let mut entry = json!({
                 "name": format!("{}/{}", resource.plural, part.name), "singularName": "",
-                "namespaced": resource.namespaced, "kind": part.kind, "verbs": PART_VERBS,
+                "namespaced": resource.namespaced, "kind": part.kind, "verbs": part.verbs,
             });
             if part.name == "scale" {
                 entry["group"] = "autoscaling".into();
@@ -104,15 +104,20 @@ pub(super) fn resources(world: &World, group: &str, version: &str) -> Result<Val
 struct ServedPart {
     name: &'static str,
     kind: String,
+    verbs: &'static [&'static str],
 }
 
 fn parts(resource: &Resource) -> Vec<ServedPart> {
     let mut parts = Vec::new();
+    let kind = || resource.kind.clone();
+    if &*resource.collection == "pods" {
+        parts.push(ServedPart { name: "log", kind: kind(), verbs: &["get"] });
+    }
     if resource.scale.is_some() {
-        parts.push(ServedPart { name: "scale", kind: "Scale".to_owned() });
+        parts.push(ServedPart { name: "scale", kind: "Scale".to_owned(), verbs: PART_VERBS });
     }
     if resource.status {
-        parts.push(ServedPart { name: "status", kind: resource.kind.clone() });
+        parts.push(ServedPart { name: "status", kind: kind(), verbs: PART_VERBS });
     }
     parts
 }
@@ -163,7 +168,7 @@ fn discovered(resource: &Resource) -> Value {
         .into_iter()
         .map(|part| {
             let answer = if part.name == "scale" { kind("autoscaling", "v1", "Scale") } else { own(&part.kind) };
-            json!({"subresource": part.name, "responseKind": answer, "verbs": PART_VERBS})
+            json!({"subresource": part.name, "responseKind": answer, "verbs": part.verbs})
         })
         .collect();
     if !parts.is_empty() {

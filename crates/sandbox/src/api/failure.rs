@@ -1,5 +1,7 @@
 //! Errors as the API server writes them: `Status` objects.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -7,8 +9,8 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: StatusCode,
-    reason: &'static str,
-    message: String,
+    reason: Cow<'static, str>,
+    message: Box<str>,
     details: Value,
 }
 
@@ -29,6 +31,33 @@ impl Cause {
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
         let message = format!("Invalid value: {}: {detail}", shown(value));
         Self { field: field.into(), reason: "FieldValueInvalid", message }
+    }
+
+    /// A rule that an object or a list breaks as a whole.
+    pub(crate) fn ruled(field: impl Into<String>, detail: &str) -> Self {
+        Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {detail}") }
+    }
+
+    /// As [`Cause::invalid`], with the value as it is to be shown.
+    pub(crate) fn invalid_text(field: impl Into<String>, shown: &str, detail: &str) -> Self {
+        let message = format!("Invalid value: {shown}: {detail}");
+        Self { field: field.into(), reason: "FieldValueInvalid", message }
+    }
+
+    /// What a real server would take and this one cannot do.
+    pub(crate) fn not_implemented(field: impl Into<String>, what: &str) -> Self {
+        Self::forbidden(field, &format!("not implemented by the sandbox: {what}"))
+    }
+
+    /// Field and message.
+    pub(crate) fn text(&self) -> String {
+        format!("{}: {}", self.field, self.message)
+    }
+
+    /// Whether rules cannot be evaluated on a value with this fault.
+    pub(crate) fn is_blocking(&self) -> bool {
+        let kinds = ["NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"];
+        self.reason.strip_prefix("FieldValue").is_some_and(|kind| kinds.contains(&kind))
     }
 
     /// The value's type is wrong; `found` is the type that came.
@@ -69,7 +98,7 @@ fn shown(value: &Value) -> String {
 
 impl Failure {
     pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason: reason.into(), message: message.into().into(), details: Value::Null }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -120,12 +149,59 @@ impl Failure {
     }
 
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let mut lines: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut lines: Vec<_> = causes.iter().map(Cause::text).collect();
         let text = if lines.len() == 1 { lines.remove(0) } else { format!("[{}]", lines.join(", ")) };
         let message = format!("{} {name:?} is invalid: {text}", qualified(group, kind));
         let mut failure = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(group, kind, name);
         failure.details["causes"] = causes.iter().map(shape).collect();
         failure
+    }
+
+    /// Fields of an applied object that others own.
+    pub(crate) fn apply_conflict(conflicts: &[(String, String)]) -> Self {
+        let message = match conflicts {
+            [(manager, path)] => format!("Apply failed with 1 conflict: conflict with {manager}: {path}"),
+            _ => {
+                let mut managers: Vec<_> = conflicts.iter().map(|(manager, _)| manager).collect();
+                managers.sort();
+                managers.dedup();
+                let mut lines = Vec::new();
+                for manager in managers {
+                    lines.push(format!("conflicts with {manager}:"));
+                    let theirs = conflicts.iter().filter(|(one, _)| one == manager);
+                    lines.extend(theirs.map(|(_, path)| format!("- {path}")));
+                }
+                format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+            }
+        };
+        let mut failure = Self::new(StatusCode::CONFLICT, "Conflict", message);
+        let cause = |(manager, path): &(String, String)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": path});
+        failure.details = json!({"causes": conflicts.iter().map(cause).collect::<Vec<_>>()});
+        failure
+    }
+
+    /// What a real server fails at without a reason.
+    pub(crate) fn unexplained(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
+    /// What an admission webhook says no to; `code` is its own, 400 to 599, or 403.
+    pub(crate) fn denied(webhook: &str, code: Option<u16>, reason: &str, message: &str) -> Self {
+        let message = match (message, reason) {
+            ("", "") => format!("admission webhook {webhook:?} denied the request without explanation"),
+            ("", reason) => format!("admission webhook {webhook:?} denied the request: {reason}"),
+            (message, _) => format!("admission webhook {webhook:?} denied the request: {message}"),
+        };
+        let code = code.filter(|code| (400..600).contains(code)).and_then(|code| StatusCode::from_u16(code).ok());
+        let mut failure = Self::new(code.unwrap_or(StatusCode::FORBIDDEN), "", message);
+        failure.reason = reason.to_owned().into();
+        failure
+    }
+
+    /// A patch that does not fit the object; a real server does not say why.
+    pub(crate) fn rejected() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
     }
 
     /// What a real server gives up on, though the request is to blame.
@@ -200,8 +276,11 @@ impl Failure {
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason,
+            "message": self.message,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = (*self.reason).into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

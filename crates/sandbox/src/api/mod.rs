@@ -3,7 +3,10 @@
 //! One lock guards the store, the catalogue of resources and the mounted APIs; each request does its whole
 //! read-check-write under it, and nothing waits while holding it. Watches take it for a moment whenever they are woken.
 
+mod admission;
+mod admit;
 mod aggregate;
+mod cel;
 mod cells;
 mod crd;
 mod defaults;
@@ -11,8 +14,13 @@ mod delete;
 mod discovery;
 mod event;
 mod failure;
+mod fields;
 mod hpa;
+mod hpa_one;
 mod jsonpath;
+mod kinds;
+mod logs;
+mod names;
 mod negotiate;
 mod openapi;
 mod patch;
@@ -22,14 +30,15 @@ mod read;
 mod resource;
 mod route;
 mod rows;
-mod rule;
 mod scale;
 mod schema;
 mod selector;
 mod service;
+mod strategic;
 mod table;
 mod validation;
 mod watch;
+mod work;
 mod world;
 mod write;
 
@@ -42,7 +51,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::client::Body;
 use tower::{BoxError, Service};
 
+pub use admission::{AdmissionHook, AdmissionRule, HookOperation};
 pub use aggregate::AggregatedService;
+pub use logs::{ContainerLogs, LogLine, LogRequest};
 pub use service::{ApiService, ResponseBody};
 pub(crate) use world::Shared;
 
@@ -62,6 +73,17 @@ pub(crate) fn install(shared: &Shared, crd: &CustomResourceDefinition) -> Result
         Some(revision) => world.replace_definition(name, body, revision, now),
     };
     outcome.map(|_| ()).map_err(|failure| failure.status()["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A service as an admission webhook has it.
+pub(crate) fn webhook<S, B>(service: S) -> AggregatedService
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    aggregate::erased(service)
 }
 
 /// Mounts a service for a version of a group.

@@ -1,5 +1,5 @@
-//! As much of `/openapi/v3` as kubectl needs before it applies or creates: that writes take `fieldValidation`, so that
-//! it leaves the validation to the server, and the schemas of custom resources, which `kubectl explain` shows.
+//! As much of `/openapi/v3` as kubectl needs: that writes take `fieldValidation`, so that it leaves the validation to the
+//! server, and the schemas of all kinds, by which it merges what it applies and which `kubectl explain` shows.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::delete::DEFINITIONS;
 use super::failure::Failure;
-use super::resource::{Resource, api_version};
+use super::kinds;
+use super::resource::{Form, Resource, api_version};
+use super::scale::SCALE;
 use super::world::World;
 
 const TITLE: &str = "Tidemark sandbox";
@@ -48,9 +50,47 @@ pub(super) fn document(world: &World, group: &str, version: &str) -> Result<Valu
     if paths.is_empty() {
         return Err(Failure::no_such_path());
     }
-    let schemas: Map<_, _> = world.catalogue.of(group, version).filter_map(|one| schema(world, one)).collect();
+    let mut schemas = Map::new();
+    let definitions = kinds::definitions();
+    for resource in world.catalogue.of(group, version) {
+        match &resource.form {
+            Form::Builtin(row) => describe(&definitions, row.definition, &mut schemas),
+            Form::Custom(_) => {
+                describe(&definitions, kinds::METADATA, &mut schemas);
+                schemas.extend(schema(world, resource));
+            }
+        }
+        if resource.scale.is_some() {
+            describe(&definitions, SCALE, &mut schemas);
+        }
+    }
     let info = json!({"title": TITLE, "version": api_version(group, version)});
     Ok(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}))
+}
+
+/// Adds a definition of Kubernetes and all that it refers to.
+fn describe(definitions: &Value, name: &str, schemas: &mut Map<String, Value>) {
+    if schemas.contains_key(name) || definitions[name].is_null() {
+        return;
+    }
+    let definition = definitions[name].clone();
+    let mut referred = Vec::new();
+    references(&definition, &mut referred);
+    schemas.insert(name.to_owned(), definition);
+    for name in referred {
+        describe(definitions, &name, schemas);
+    }
+}
+
+fn references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(kinds::referred(value).map(str::to_owned));
+            fields.values().for_each(|part| references(part, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
 }
 
 /// The schema of a custom resource as its definition gives it, under its name.
@@ -59,10 +99,11 @@ fn schema(world: &World, resource: &Resource) -> Option<(String, Value)> {
     let mut versions = definition.value["spec"]["versions"].as_array()?.iter();
     let version = versions.find(|version| version["name"] == *resource.version)?;
     let mut schema = version["schema"]["openAPIV3Schema"].clone();
+    let metadata = format!("{}{}", kinds::REFERENCE, kinds::METADATA);
     for (field, value) in [
         ("apiVersion", json!({"type": "string", "description": "Group and version of this form of the object."})),
         ("kind", json!({"type": "string", "description": "Kind of the object."})),
-        ("metadata", json!({"type": "object", "description": "Metadata that all objects of Kubernetes have."})),
+        ("metadata", json!({"allOf": [{"$ref": metadata}], "description": "Standard object's metadata."})),
     ] {
         schema["properties"][field] = value;
     }

@@ -1,133 +1,66 @@
-//! As much of Kubernetes' protobuf as `kubectl create` sends: its generators know no JSON.
+//! Kubernetes' protobuf, which `kubectl create` sends: its generators know no JSON.
 //!
-//! Messages are tables from field number to name. A field that is not in a table is passed over if it is empty, as most
-//! are, and refused otherwise.
+//! The description of a kind says what its fields hold, and a table which number they have. A field without a name is
+//! passed over if it is empty and refused otherwise.
+
+use std::sync::LazyLock;
 
 use base64::Engine;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
+use super::kinds;
+use super::resource::api_version;
+use super::rows::ROWS;
+use super::scale::SCALE;
+use super::schema::{Schema, Type};
 
 /// Media type of such a body.
 pub(super) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 /// How such a body begins.
 const MAGIC: &[u8] = b"k8s\0";
+/// Levels of nesting that a message may have.
+const DEEPEST: usize = 40;
 
-/// What a field holds.
-enum Kind {
-    Text,
-    /// A number of which zero means absent.
-    Number,
-    /// A number of which zero means zero.
-    Count,
-    Flag,
-    Message(&'static [Field]),
-    /// From text to text.
-    Labels,
-    /// From text to bytes.
-    Blobs,
-    /// The server's own business.
-    Ignored,
-}
-
-/// Number, name, content, and whether it can come more than once.
-type Field = (u64, &'static str, Kind, bool);
-
-const fn one(number: u64, name: &'static str, kind: Kind) -> Field {
-    (number, name, kind, false)
-}
-
-const fn many(number: u64, name: &'static str, kind: Kind) -> Field {
-    (number, name, kind, true)
-}
-
-const METADATA: &[Field] = &[
-    one(1, "name", Kind::Text),
-    one(2, "generateName", Kind::Text),
-    one(3, "namespace", Kind::Text),
-    one(8, "creationTimestamp", Kind::Ignored),
-    one(11, "labels", Kind::Labels),
-    one(12, "annotations", Kind::Labels),
-];
-const ENVELOPE: &[Field] = &[one(1, "typeMeta", Kind::Message(TYPE)), one(3, "contentEncoding", Kind::Text)];
-const TYPE: &[Field] = &[one(1, "apiVersion", Kind::Text), one(2, "kind", Kind::Text)];
-const NAMESPACE: &[Field] =
-    &[one(1, "metadata", Kind::Message(METADATA)), one(2, "spec", Kind::Ignored), one(3, "status", Kind::Ignored)];
-const SECRET: &[Field] = &[
-    one(1, "metadata", Kind::Message(METADATA)),
-    one(2, "data", Kind::Blobs),
-    one(3, "type", Kind::Text),
-    one(4, "stringData", Kind::Labels),
-];
-const CONFIG_MAP: &[Field] =
-    &[one(1, "metadata", Kind::Message(METADATA)), one(2, "data", Kind::Labels), one(3, "binaryData", Kind::Blobs)];
-const SERVICE_ACCOUNT: &[Field] = &[one(1, "metadata", Kind::Message(METADATA))];
-const DEPLOYMENT: &[Field] = &[
-    one(1, "metadata", Kind::Message(METADATA)),
-    one(2, "spec", Kind::Message(DEPLOYMENT_SPEC)),
-    one(3, "status", Kind::Ignored),
-];
-const DEPLOYMENT_SPEC: &[Field] = &[
-    one(1, "replicas", Kind::Count),
-    one(2, "selector", Kind::Message(&[one(1, "matchLabels", Kind::Labels)])),
-    one(3, "template", Kind::Message(TEMPLATE)),
-    one(4, "strategy", Kind::Message(&[one(1, "type", Kind::Text)])),
-    one(5, "minReadySeconds", Kind::Number),
-];
-const TEMPLATE: &[Field] = &[
-    one(1, "metadata", Kind::Message(METADATA)),
-    one(
-        2,
-        "spec",
-        Kind::Message(&[many(2, "containers", Kind::Message(CONTAINER)), one(3, "restartPolicy", Kind::Text)]),
-    ),
-];
-const CONTAINER: &[Field] = &[
-    one(1, "name", Kind::Text),
-    one(2, "image", Kind::Text),
-    many(3, "command", Kind::Text),
-    many(4, "args", Kind::Text),
-    one(5, "workingDir", Kind::Text),
-    many(
-        6,
-        "ports",
-        Kind::Message(&[
-            one(1, "name", Kind::Text),
-            one(3, "containerPort", Kind::Number),
-            one(4, "protocol", Kind::Text),
-        ]),
-    ),
-    many(7, "env", Kind::Message(&[one(1, "name", Kind::Text), one(2, "value", Kind::Text)])),
-    one(14, "imagePullPolicy", Kind::Text),
-    one(16, "stdin", Kind::Flag),
-    one(18, "tty", Kind::Flag),
-];
-const KINDS: &[(&str, &str, &[Field])] = &[
-    ("v1", "ConfigMap", CONFIG_MAP),
-    ("v1", "Namespace", NAMESPACE),
-    ("v1", "Secret", SECRET),
-    ("v1", "ServiceAccount", SERVICE_ACCOUNT),
-    ("apps/v1", "Deployment", DEPLOYMENT),
-];
+/// The envelope's head: group, version and kind.
+const TYPE: u64 = 1;
+/// The envelope's message.
+const RAW: u64 = 2;
+/// Names of field numbers and descriptions of kinds.
+static NUMBERS: LazyLock<Value> = LazyLock::new(kinds::numbers);
 
 /// Reads a body as the JSON that it stands for.
 pub(super) fn read(body: &[u8]) -> Result<Value, Failure> {
-    let envelope = body.strip_prefix(MAGIC).ok_or_else(malformed)?;
-    let mut raw: &[u8] = &[];
-    let mut rest = envelope;
+    let mut rest = body.strip_prefix(MAGIC).ok_or_else(malformed)?;
+    let (mut raw, mut version, mut kind): (&[u8], _, _) = (&[], String::new(), String::new());
     while let Some((number, wire)) = next(&mut rest)? {
-        if let (2, Wire::Bytes(bytes)) = (number, wire) {
-            raw = bytes;
+        match number {
+            TYPE => {
+                let mut head = wire.bytes()?;
+                while let Some((number, wire)) = next(&mut head)? {
+                    match number {
+                        1 => version = wire.text()?.to_owned(),
+                        2 => kind = wire.text()?.to_owned(),
+                        _ => {}
+                    }
+                }
+            }
+            RAW => raw = wire.bytes()?,
+            _ => {}
         }
     }
-    let head = message(envelope, ENVELOPE, &[2, 4])?;
-    let text = |field: &str| head["typeMeta"][field].as_str().unwrap_or_default();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    let table = KINDS.iter().find(|(of_version, of_kind, _)| *of_version == version && *of_kind == kind);
-    let Some((_, _, table)) = table else {
-        return Err(Failure::not_implemented(&format!("{kind} of {version} as protobuf; send JSON")));
+    let row = ROWS.iter().find(|row| api_version(row.group, row.version) == version && row.kind == kind);
+    let definition = match (row, version.as_str(), kind.as_str()) {
+        (Some(row), ..) => row.definition,
+        (None, "autoscaling/v1", "Scale") => SCALE,
+        (None, _, "DeleteOptions") => "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
+        _ => "",
     };
-    let mut value = message(raw, table, &[])?;
+    if NUMBERS[definition].is_null() {
+        return Err(Failure::not_implemented(&format!("{kind} of {version} as protobuf; send JSON")));
+    }
+    let mut value = message(raw, definition, &kinds::schema(definition), 0)?;
     value["apiVersion"] = version.into();
     value["kind"] = kind.into();
     Ok(value)
@@ -203,20 +136,35 @@ fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u64, Wire<'a>)>, Failure> {
     }
 }
 
-fn message(bytes: &[u8], table: &[Field], passed_over: &[u64]) -> Result<Value, Failure> {
+/// Reads a message whose fields are numbered in `definition` and described in `schema`. The two differ where the fields
+/// of a message stand in JSON beside those of another.
+fn message(bytes: &[u8], definition: &str, schema: &Schema, depth: usize) -> Result<Value, Failure> {
+    if depth > DEEPEST {
+        return Err(malformed());
+    }
+    let names = &NUMBERS[definition];
     let mut fields = Map::new();
     let mut rest = bytes;
     while let Some((number, wire)) = next(&mut rest)? {
-        match table.iter().find(|(known, ..)| *known == number) {
-            Some((_, _, Kind::Ignored, _)) => {}
-            Some((_, name, kind, repeated)) => add(&mut fields, name, kind, *repeated, wire)?,
-            None if wire.is_empty() || passed_over.contains(&number) => {}
-            None => {
-                let known: Vec<_> = table.iter().map(|(_, name, ..)| *name).collect();
-                let what = format!("protobuf field {number} beside {}; send JSON", known.join(", "));
-                return Err(Failure::not_implemented(&what));
+        let name = names[number.to_string()].as_str();
+        let Some(name) = name else {
+            if wire.is_empty() {
+                continue;
             }
+            let what = format!("protobuf field {number} of {definition}; send JSON");
+            return Err(Failure::not_implemented(&what));
+        };
+        if let Some(inline) = name.strip_prefix('+') {
+            if let Value::Object(more) = message(wire.bytes()?, inline, schema, depth + 1)? {
+                fields.extend(more);
+            }
+            continue;
         }
+        let (name, pointer) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
+        let Some(part) = schema.properties.get(name) else {
+            return Err(Failure::not_implemented(&format!("protobuf field {name} of {definition}; send JSON")));
+        };
+        add(&mut fields, name, part, wire, pointer, depth)?;
     }
     Ok(Value::Object(fields))
 }
@@ -224,47 +172,115 @@ fn message(bytes: &[u8], table: &[Field], passed_over: &[u64]) -> Result<Value, 
 fn add(
     fields: &mut Map<String, Value>,
     name: &str,
-    kind: &Kind,
-    repeated: bool,
+    schema: &Schema,
     wire: Wire<'_>,
+    pointer: bool,
+    depth: usize,
 ) -> Result<(), Failure> {
-    if let Kind::Labels | Kind::Blobs = kind {
-        let (key, value) = entry(wire.bytes()?, matches!(kind, Kind::Blobs))?;
+    if let Some(inner) = &schema.additional {
+        let (key, value) = entry(wire.bytes()?, inner, depth)?;
         let map = fields.entry(name).or_insert_with(|| Value::Object(Map::new()));
         map[key] = value;
-        return Ok(());
-    }
-    let value: Value = match kind {
-        Kind::Text => wire.text()?.into(),
-        Kind::Number | Kind::Count => wire.number()?.into(),
-        Kind::Flag => (wire.number()? != 0).into(),
-        Kind::Message(table) => message(wire.bytes()?, table, &[])?,
-        Kind::Labels | Kind::Blobs | Kind::Ignored => return Ok(()),
-    };
-    if repeated {
+    } else if let Some(inner) = &schema.items {
+        let value = one(inner, wire, depth)?;
         let list = fields.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-        if let Some(items) = list.as_array_mut() {
+        if let (Some(items), Some(value)) = (list.as_array_mut(), value) {
             items.push(value);
         }
-    } else if !wire.is_empty() || matches!(kind, Kind::Count | Kind::Message(_)) {
-        fields.insert(name.to_owned(), value);
+    } else if pointer || !wire.is_empty() || matches!(schema.kind, Some(Type::Object)) {
+        // What is no pointer is always written, and means nothing if it is empty.
+        fields.extend(one(schema, wire, depth)?.map(|value| (name.to_owned(), value)));
     }
     Ok(())
 }
 
+/// One value; `None` stands for an absent one.
+fn one(schema: &Schema, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, Failure> {
+    if schema.quantity {
+        return Ok(text_field(wire.bytes()?, 1)?.map(Value::from));
+    }
+    if schema.int_or_string {
+        return either(wire.bytes()?).map(Some);
+    }
+    Ok(Some(match (schema.kind, schema.format.as_deref()) {
+        (Some(Type::String), Some("date-time")) => return time(wire.bytes()?),
+        (Some(Type::String), Some("byte")) => base64::engine::general_purpose::STANDARD.encode(wire.bytes()?).into(),
+        (Some(Type::String), _) => wire.text()?.into(),
+        (Some(Type::Integer), _) => wire.number()?.into(),
+        (Some(Type::Boolean), _) => (wire.number()? != 0).into(),
+        (Some(Type::Object), _) => {
+            let definition = schema.definition.as_deref().unwrap_or_default();
+            message(wire.bytes()?, definition, schema, depth + 1)?
+        }
+        // Any JSON there may be.
+        (None, _) => match raw(wire.bytes()?)? {
+            Some(text) => serde_json::from_str(text).map_err(|_| malformed())?,
+            None => return Ok(None),
+        },
+        (Some(Type::Number | Type::Array), _) => {
+            return Err(Failure::not_implemented("such a protobuf field; send JSON"));
+        }
+    }))
+}
+
+/// The text of a field of a message.
+fn text_field(bytes: &[u8], wanted: u64) -> Result<Option<&str>, Failure> {
+    let mut rest = bytes;
+    while let Some((number, wire)) = next(&mut rest)? {
+        if number == wanted {
+            return wire.text().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn raw(bytes: &[u8]) -> Result<Option<&str>, Failure> {
+    Ok(text_field(bytes, 1)?.filter(|text| !text.is_empty()))
+}
+
+/// An `IntOrString`.
+fn either(bytes: &[u8]) -> Result<Value, Failure> {
+    let (mut textual, mut number, mut text) = (false, 0, "");
+    let mut rest = bytes;
+    while let Some((field, wire)) = next(&mut rest)? {
+        match field {
+            1 => textual = wire.number()? == 1,
+            2 => number = wire.number()?,
+            3 => text = wire.text()?,
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(if textual { text.into() } else { number.into() })
+}
+
+/// A `Time` or `MicroTime`; none at all is an empty message.
+fn time(bytes: &[u8]) -> Result<Option<Value>, Failure> {
+    let (mut seconds, mut nanos) = (None, 0);
+    let mut rest = bytes;
+    while let Some((field, wire)) = next(&mut rest)? {
+        match field {
+            1 => seconds = Some(wire.number()?),
+            2 => nanos = i32::try_from(wire.number()?).map_err(|_| malformed())?,
+            _ => return Err(malformed()),
+        }
+    }
+    let Some(seconds) = seconds else { return Ok(None) };
+    let time = Timestamp::new(seconds, nanos).map_err(|_| malformed())?;
+    Ok(Some(time.to_string().into()))
+}
+
 /// One entry of a map.
-fn entry(bytes: &[u8], blob: bool) -> Result<(&str, Value), Failure> {
-    let (mut key, mut value) = ("", Value::from(""));
+fn entry<'a>(bytes: &'a [u8], schema: &Schema, depth: usize) -> Result<(&'a str, Value), Failure> {
+    let (mut key, mut value) = ("", None);
     let mut rest = bytes;
     while let Some((number, wire)) = next(&mut rest)? {
         match number {
             1 => key = wire.text()?,
-            2 if blob => value = base64::engine::general_purpose::STANDARD.encode(wire.bytes()?).into(),
-            2 => value = wire.text()?.into(),
+            2 => value = one(schema, wire, depth)?,
             _ => return Err(malformed()),
         }
     }
-    Ok((key, value))
+    Ok((key, value.unwrap_or_else(|| "".into())))
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub(crate) struct Query {
     pub field_validation: FieldValidation,
     /// The objects themselves in a table's rows, or nothing, instead of their metadata.
     pub include_object: Option<String>,
+    /// Who writes; empty if the request does not say.
+    pub field_manager: String,
+    /// An apply takes what others own.
+    pub force: bool,
     /// Options of a deletion that came in the query.
     pub deletion: Deletion,
 }
@@ -64,6 +68,8 @@ impl Query {
                 }
                 "dryRun" => query.dry_run = dry_run(value)?,
                 "fieldValidation" => query.field_validation = field_validation(value)?,
+                "fieldManager" => query.field_manager = manager(value)?,
+                "force" => query.force = flag(value),
                 "includeObject" => query.include_object = Some(value.to_owned()),
                 "gracePeriodSeconds" => query.deletion.grace_period_seconds = Some(signed(&key, value)?),
                 "propagationPolicy" => query.deletion.propagation_policy = Some(value.to_owned()),
@@ -181,7 +187,7 @@ impl Deletion {
     }
 }
 
-fn flag(value: &str) -> bool {
+pub(super) fn flag(value: &str) -> bool {
     !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F")
 }
 
@@ -191,6 +197,24 @@ fn dry_run(value: &str) -> Result<bool, Failure> {
         "All" => Ok(true),
         other => Err(unsupported_option("CreateOptions", "dryRun", other, &["All"])),
     }
+}
+
+/// An apply by nobody.
+pub(super) fn nobody_applies() -> Failure {
+    refused_option("PatchOptions", Cause::required("fieldManager", "is required for apply patch"))
+}
+
+fn manager(value: &str) -> Result<String, Failure> {
+    const LONGEST: usize = 128;
+    if value.chars().count() > LONGEST {
+        let cause = Cause::too_long("fieldManager", LONGEST);
+        return Err(refused_option("CreateOptions", cause));
+    }
+    if value.chars().any(char::is_control) {
+        let cause = Cause::invalid("fieldManager", &value.into(), "should only contain printable characters");
+        return Err(refused_option("CreateOptions", cause));
+    }
+    Ok(value.to_owned())
 }
 
 fn field_validation(value: &str) -> Result<FieldValidation, Failure> {
@@ -211,7 +235,7 @@ fn number(key: &str, value: &str) -> Result<u64, Failure> {
     value.parse().map_err(|_| Failure::bad_request(format!("{key}: {value:?} is no number")))
 }
 
-fn signed(key: &str, value: &str) -> Result<i64, Failure> {
+pub(super) fn signed(key: &str, value: &str) -> Result<i64, Failure> {
     value.parse().map_err(|_| Failure::bad_request(format!("{key}: {value:?} is no number")))
 }
 

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::crd::CustomForm;
 use super::failure::{Cause, Failure};
+use super::kinds;
 use super::rows::ROWS;
+use super::schema::Schema;
 use crate::store::{Collection, Object};
 
 /// When `metadata.generation` grows.
@@ -54,6 +56,10 @@ pub(crate) struct Columns {
 
 /// Translation between the stored form of an object and another group's form of it.
 pub(crate) struct Exchange {
+    /// Group of the stored form.
+    pub group: &'static str,
+    /// Description of the stored form.
+    pub definition: &'static str,
     pub shown: fn(&Value) -> Value,
     pub stored: fn(Value) -> Value,
 }
@@ -75,8 +81,8 @@ pub(crate) struct Row {
     pub naming: Naming,
     /// Fields that lists can be narrowed by, besides name and namespace.
     pub selectable: &'static [&'static str],
-    /// Reads the object as its type and writes it again: wrong types are refused, unknown fields get lost.
-    pub decode: fn(Value) -> Result<Value, String>,
+    /// Name of its description in [`kinds`].
+    pub definition: &'static str,
     /// Fills what the API server fills; must not change its own result.
     pub default: fn(&mut Value),
     /// Fills what only a new object gets; the number is unique.
@@ -116,6 +122,8 @@ pub(crate) struct Resource {
     pub status: bool,
     pub scale: Option<ScalePaths>,
     pub collection: Collection,
+    /// What the stored form looks like, and which of its fields can be owned.
+    pub tree: Arc<Schema>,
     pub form: Form,
 }
 
@@ -127,8 +135,7 @@ impl Resource {
             status_replicas: "/status/replicas".to_owned(),
             selector_text: None,
         });
-        // Both kinds of event are one.
-        let group = if row.exchange.is_some() { "" } else { row.group };
+        let stored = row.exchange.as_ref().map_or((row.group, row.definition), |other| (other.group, other.definition));
         Self {
             group: row.group.to_owned(),
             version: row.version.to_owned(),
@@ -141,7 +148,8 @@ impl Resource {
             namespaced: row.namespaced,
             status: row.status,
             scale,
-            collection: collection(group, row.plural),
+            collection: collection(stored.0, row.plural),
+            tree: kinds::schema(stored.1),
             form: Form::Builtin(row),
         }
     }
@@ -170,6 +178,14 @@ impl Resource {
         }
     }
 
+    /// The description of the form of this version, where it is not the stored one.
+    pub(crate) fn described(&self) -> Option<Arc<Schema>> {
+        match &self.form {
+            Form::Builtin(row) => Some(kinds::schema(row.definition)),
+            Form::Custom(_) => None,
+        }
+    }
+
     /// When the generation grows. Custom resources have their own rule.
     pub(crate) fn generation(&self) -> Option<Generation> {
         match &self.form {
@@ -193,6 +209,21 @@ impl Resource {
         match &self.form {
             Form::Builtin(row) => row.selectable,
             Form::Custom(_) => &[],
+        }
+    }
+
+    /// How a list by a field is refused. Kinds of Kubernetes have three ways to say it.
+    pub(crate) fn unselectable(&self, field: &str) -> String {
+        let old = ["events", "namespaces", "pods", "secrets", "services"].contains(&&*self.plural);
+        match &self.form {
+            Form::Builtin(_) if &*self.collection == "jobs.batch" => {
+                format!("field label {field:?} not supported for Job")
+            }
+            Form::Builtin(_) if !old => {
+                let known = "only \"metadata.name\", \"metadata.namespace\"";
+                format!("{field:?} is not a known field selector: {known}")
+            }
+            _ => format!("field label not supported: {field}"),
         }
     }
 

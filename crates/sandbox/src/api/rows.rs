@@ -1,23 +1,13 @@
 //! The kinds of Kubernetes that are served, as data.
 
-use k8s_openapi::api::{apps, autoscaling, batch, coordination, core, discovery, events};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cells;
 use super::event;
 use super::failure::Cause;
+use super::hpa_one;
 use super::resource::{Columns, Exchange, Generation, Naming, Row};
 use super::{aggregate, crd, defaults, hpa, validation};
-
-/// Reads a value as its type and writes it again.
-fn typed<T: DeserializeOwned + Serialize>(value: Value) -> Result<Value, String> {
-    let read: T = serde_path_to_error::deserialize(value).map_err(|error| error.to_string())?;
-    serde_json::to_value(read).map_err(|error| error.to_string())
-}
 
 fn unchanged(_: &mut Value) {}
 fn newborn(_: &mut Value, _: u64) {}
@@ -38,7 +28,7 @@ const PLAIN: Row = Row {
     unconditional: true,
     naming: Naming::Subdomain,
     selectable: &[],
-    decode: typed::<Value>,
+    definition: "",
     default: unchanged,
     birth: newborn,
     validate: anything,
@@ -56,7 +46,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         naming: Naming::Label,
         selectable: &["status.phase"],
-        decode: typed::<core::v1::Namespace>,
+        definition: "io.k8s.api.core.v1.Namespace",
         default: defaults::namespace,
         birth: defaults::new_namespace,
         columns: Columns { names: &["Name", "Status", "Age"], cells: cells::namespace },
@@ -70,7 +60,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         generation: Generation::Spec,
         selectable: &["spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "status.phase", "status.podIP"],
-        decode: typed::<core::v1::Pod>,
+        definition: "io.k8s.api.core.v1.Pod",
         default: defaults::pod,
         birth: defaults::new_pod,
         validate: validation::pod,
@@ -94,7 +84,7 @@ pub(crate) const ROWS: &[Row] = &[
         kind: "Secret",
         plural: "secrets",
         selectable: &["type"],
-        decode: typed::<core::v1::Secret>,
+        definition: "io.k8s.api.core.v1.Secret",
         default: defaults::secret,
         validate: validation::secret,
         columns: Columns { names: &["Name", "Type", "Data", "Age"], cells: cells::secret },
@@ -104,7 +94,7 @@ pub(crate) const ROWS: &[Row] = &[
         kind: "ConfigMap",
         plural: "configmaps",
         short_names: &["cm"],
-        decode: typed::<core::v1::ConfigMap>,
+        definition: "io.k8s.api.core.v1.ConfigMap",
         validate: validation::config_map,
         columns: Columns { names: &["Name", "Data", "Age"], cells: cells::config_map },
         ..PLAIN
@@ -117,7 +107,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         naming: Naming::Service,
         selectable: &["spec.clusterIP", "spec.type"],
-        decode: typed::<core::v1::Service>,
+        definition: "io.k8s.api.core.v1.Service",
         default: defaults::service,
         birth: defaults::new_service,
         validate: validation::service,
@@ -131,7 +121,7 @@ pub(crate) const ROWS: &[Row] = &[
         kind: "ServiceAccount",
         plural: "serviceaccounts",
         short_names: &["sa"],
-        decode: typed::<core::v1::ServiceAccount>,
+        definition: "io.k8s.api.core.v1.ServiceAccount",
         ..PLAIN
     },
     Row {
@@ -139,7 +129,7 @@ pub(crate) const ROWS: &[Row] = &[
         plural: "events",
         short_names: &["ev"],
         selectable: event::SELECTABLE,
-        decode: typed::<core::v1::Event>,
+        definition: "io.k8s.api.core.v1.Event",
         validate: event::validate,
         columns: event::COLUMNS,
         ..PLAIN
@@ -150,10 +140,15 @@ pub(crate) const ROWS: &[Row] = &[
         plural: "events",
         short_names: &["ev"],
         selectable: event::SELECTABLE,
-        decode: typed::<events::v1::Event>,
+        definition: "io.k8s.api.events.v1.Event",
         validate: event::validate_new,
         columns: event::COLUMNS,
-        exchange: Some(Exchange { shown: event::shown, stored: event::stored }),
+        exchange: Some(Exchange {
+            group: "",
+            definition: "io.k8s.api.core.v1.Event",
+            shown: event::shown,
+            stored: event::stored,
+        }),
         ..PLAIN
     },
     Row {
@@ -165,7 +160,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: Generation::SpecOrAnnotations,
-        decode: typed::<apps::v1::Deployment>,
+        definition: "io.k8s.api.apps.v1.Deployment",
         default: defaults::deployment,
         validate: validation::workload,
         columns: Columns {
@@ -184,7 +179,7 @@ pub(crate) const ROWS: &[Row] = &[
         scale: true,
         generation: Generation::Spec,
         selectable: &["status.replicas"],
-        decode: typed::<apps::v1::ReplicaSet>,
+        definition: "io.k8s.api.apps.v1.ReplicaSet",
         default: defaults::replica_set,
         validate: validation::workload,
         columns: Columns {
@@ -202,10 +197,19 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: Generation::Spec,
-        decode: typed::<apps::v1::StatefulSet>,
+        definition: "io.k8s.api.apps.v1.StatefulSet",
         default: defaults::stateful_set,
         validate: validation::workload,
         columns: Columns { names: &["Name", "Ready", "Age", "+Containers", "+Images"], cells: cells::stateful_set },
+        ..PLAIN
+    },
+    Row {
+        group: "apps",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        definition: "io.k8s.api.apps.v1.ControllerRevision",
+        validate: validation::controller_revision,
+        columns: Columns { names: &["Name", "Controller", "Revision", "Age"], cells: cells::controller_revision },
         ..PLAIN
     },
     Row {
@@ -216,7 +220,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         generation: Generation::Spec,
         selectable: &["status.successful"],
-        decode: typed::<batch::v1::Job>,
+        definition: "io.k8s.api.batch.v1.Job",
         default: defaults::job,
         birth: defaults::new_job,
         validate: validation::job,
@@ -234,8 +238,9 @@ pub(crate) const ROWS: &[Row] = &[
         short_names: &["hpa"],
         categories: &["all"],
         status: true,
-        decode: typed::<autoscaling::v2::HorizontalPodAutoscaler>,
+        definition: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
         default: hpa::default,
+        birth: defaults::new_autoscaler,
         validate: hpa::validate,
         columns: Columns {
             names: &["Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"],
@@ -244,11 +249,34 @@ pub(crate) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        short_names: &["hpa"],
+        categories: &["all"],
+        status: true,
+        definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        default: hpa::default,
+        birth: defaults::new_autoscaler,
+        validate: hpa::validate,
+        columns: Columns {
+            names: &["Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"],
+            cells: cells::autoscaler,
+        },
+        exchange: Some(Exchange {
+            group: "autoscaling",
+            definition: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+            shown: hpa_one::shown,
+            stored: hpa_one::stored,
+        }),
+        ..PLAIN
+    },
+    Row {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",
         unconditional: false,
-        decode: typed::<coordination::v1::Lease>,
+        definition: "io.k8s.api.coordination.v1.Lease",
         validate: validation::lease,
         columns: Columns { names: &["Name", "Holder", "Age"], cells: cells::lease },
         ..PLAIN
@@ -258,7 +286,7 @@ pub(crate) const ROWS: &[Row] = &[
         kind: "EndpointSlice",
         plural: "endpointslices",
         generation: Generation::Spec,
-        decode: typed::<discovery::v1::EndpointSlice>,
+        definition: "io.k8s.api.discovery.v1.EndpointSlice",
         default: defaults::endpoint_slice,
         validate: validation::endpoint_slice,
         columns: Columns { names: &["Name", "AddressType", "Ports", "Endpoints", "Age"], cells: cells::endpoint_slice },
@@ -274,7 +302,7 @@ pub(crate) const ROWS: &[Row] = &[
         status: true,
         generation: Generation::Spec,
         unconditional: false,
-        decode: typed::<CustomResourceDefinition>,
+        definition: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         default: crd::default,
         validate: crd::validate,
         columns: Columns { names: &["Name", "Created At"], cells: cells::definition },
@@ -288,7 +316,7 @@ pub(crate) const ROWS: &[Row] = &[
         namespaced: false,
         status: true,
         unconditional: false,
-        decode: typed::<APIService>,
+        definition: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
         birth: aggregate::unserved,
         validate: validation::api_service,
         columns: Columns { names: &["Name", "Service", "Available", "Age"], cells: cells::api_service },
@@ -301,19 +329,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_type_is_refused_with_its_place() {
-        let value = serde_json::json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {"replicas": "two"},
-        });
-        let error = typed::<apps::v1::Deployment>(value).unwrap_err();
-        assert!(error.contains("spec.replicas"), "{error}");
-    }
-
-    #[test]
     fn every_row_has_a_cell_for_each_column() {
         for row in ROWS {
             let cells = (row.columns.cells)(&serde_json::json!({}), jiff::Timestamp::UNIX_EPOCH);
             assert_eq!(cells.len(), row.columns.names.len(), "{}", row.kind);
+        }
+    }
+
+    #[test]
+    fn every_row_has_a_definition() {
+        for row in ROWS {
+            assert!(!super::super::kinds::schema(row.definition).properties.is_empty(), "{}", row.kind);
         }
     }
 }

@@ -1,12 +1,19 @@
 //! The scale subresource: `autoscaling/v1` Scale over any resource that has one.
 
-use k8s_openapi::api::autoscaling::v1::Scale;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::admit::check_kind;
+use super::cells::age;
 use super::failure::{Cause, Failure};
+use super::kinds;
+use super::read::metadata_only;
 use super::resource::{Resource, ScalePaths};
 use super::selector::text_of;
-use super::write::{check_kind, check_name, check_namespace};
+use super::write::{check_name, check_namespace};
+
+/// Name of a Scale's description.
+pub(super) const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 
 /// The Scale of an object in its shown form, to be read: as on a real server there is none without replicas in the spec,
 /// though it can be written.
@@ -45,6 +52,34 @@ pub(super) fn of(paths: &ScalePaths, object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+/// A Scale as a table.
+pub(super) fn table(scale: &Value, include: Option<&str>, now: Timestamp) -> Value {
+    let column = |name: &str, kind: &str| {
+        let format = if name == "Name" { "name" } else { "" };
+        json!({"name": name, "type": kind, "format": format, "description": "", "priority": 0})
+    };
+    let number = |value: &Value| value.as_i64().unwrap_or(0);
+    let cells = json!([
+        scale["metadata"]["name"],
+        number(&scale["spec"]["replicas"]),
+        number(&scale["status"]["replicas"]),
+        age(scale, now),
+    ]);
+    let object = match include {
+        Some("None") => Value::Null,
+        Some("Object") => scale.clone(),
+        _ => metadata_only(scale),
+    };
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]},
+        "columnDefinitions": [
+            column("Name", "string"), column("Desired", "integer"), column("Available", "integer"), column("Age", "string"),
+        ],
+        "rows": [{"cells": cells, "object": object}],
+    })
+}
+
 /// The object with the replicas of a Scale. The Scale's resource version and uid, if it has them, go along and are
 /// checked by the update.
 pub(super) fn applied(
@@ -58,11 +93,12 @@ pub(super) fn applied(
     check_kind(&mut scale, "autoscaling/v1", "Scale")?;
     check_name(&scale, name)?;
     check_namespace(&scale, object["metadata"]["namespace"].as_str().unwrap_or_default())?;
-    let scale: Scale = serde_path_to_error::deserialize(scale).map_err(|error| {
-        Failure::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {error}"))
-    })?;
+    if let Some(error) = kinds::schema(SCALE).mismatch(&scale, "Scale", "") {
+        let message = format!("Scale in version \"v1\" cannot be handled as a Scale: {error}");
+        return Err(Failure::bad_request(message));
+    }
     // Without replicas, zero is meant: Go leaves out a zero.
-    let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         return Err(Failure::invalid("autoscaling", "Scale", name, &[cause]));
@@ -72,8 +108,8 @@ pub(super) fn applied(
         return Err(Failure::bad_request(format!("{} has no place for {}", resource.kind, paths.replicas)));
     }
     // Without a version it is unconditional, even for resources that do not allow that otherwise.
-    for (field, given) in [("resourceVersion", scale.metadata.resource_version), ("uid", scale.metadata.uid)] {
-        if let Some(given) = given.filter(|given| !given.is_empty()) {
+    for field in ["resourceVersion", "uid"] {
+        if let Some(given) = scale["metadata"][field].as_str().filter(|given| !given.is_empty()) {
             value["metadata"][field] = given.into();
         }
     }

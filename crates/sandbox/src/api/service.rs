@@ -8,36 +8,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_TYPE, WARNING};
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use kube::client::Body;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tower::{BoxError, Service, ServiceExt};
 
-use super::delete::{self, Deleted};
 use super::failure::Failure;
 use super::negotiate::{self, View};
-use super::patch::Patch;
-use super::query::{Deletion, Query};
-use super::read;
+use super::query::Query;
 use super::resource::{Form, Resource};
 use super::route::{Route, Target};
-use super::scale;
-use super::watch;
-use super::world::{Call, Shared};
-use super::write::{self, Part, Written};
-use super::{discovery, openapi, protobuf};
+use super::work::{Asked, Work};
+use super::world::Shared;
+use super::{discovery, openapi};
 
 /// What answers are made of.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Longest request body in bytes, as on a real server.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
-/// Bytes of all warnings of an answer, as on a real server: clients limit the headers that they take.
-const WARNINGS_LIMIT: usize = 4 * 1024;
 /// A mounted API has this long to say what it serves.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(5);
 /// Media type of aggregated discovery.
@@ -104,7 +97,7 @@ fn unreadable(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failur
     Failure::bad_request(format!("the body of the request could not be read: {error}"))
 }
 
-fn full(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(super) fn full(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let body = Full::new(body.into()).map_err(|never| match never {});
     let mut response = Response::new(UnsyncBoxBody::new(body));
     *response.status_mut() = status;
@@ -112,7 +105,7 @@ fn full(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Resp
     response
 }
 
-fn json_of(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(super) fn json_of(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
     full(status, "application/json", body)
 }
 
@@ -120,7 +113,7 @@ fn failed(failure: &Failure) -> Response<ResponseBody> {
     json_of(failure.code(), failure.status().to_string())
 }
 
-type Answer = Result<Response<ResponseBody>, Failure>;
+pub(super) type Answer = Result<Response<ResponseBody>, Failure>;
 
 /// One request on its way to an answer.
 struct Exchange {
@@ -140,7 +133,8 @@ impl Exchange {
             }
         }
         if let Route::Objects(target) = &route {
-            return self.objects(target);
+            let (work, asked) = self.objects(target)?;
+            return work.answer(asked).await;
         }
         if self.head.method != Method::GET {
             return Err(if matches!(route, Route::Unknown) {
@@ -206,7 +200,8 @@ impl Exchange {
         lists
     }
 
-    fn objects(self, target: &Target<'_>) -> Answer {
+    /// What is asked for, and what is needed to answer.
+    fn objects(self, target: &Target<'_>) -> Result<(Work, Asked), Failure> {
         let query = Query::parse(self.head.uri.query().unwrap_or_default())?;
         let view = match negotiate::view(&self.head.headers)? {
             View::Discovery => return Err(Failure::not_acceptable()),
@@ -221,15 +216,17 @@ impl Exchange {
         if nowhere && !matches!(self.head.method, Method::GET | Method::DELETE) {
             return Err(Failure::method_not_allowed());
         }
-        query.fields.check(resource.selectable())?;
-        let work = Work { shared: self.shared, head: self.head, body: self.body, view, resource };
-        match (&target.name, target.subresource.as_deref()) {
-            (None, _) => work.collection(namespace, query),
-            (Some(name), None) => work.object(namespace, name, &query),
-            (Some(name), Some("status")) if work.resource.status => work.status(namespace, name, &query),
-            (Some(name), Some("scale")) if work.resource.scale.is_some() => work.scale(namespace, name, &query),
-            (Some(_), Some(part)) => Err(unserved_part(&work.resource, part)),
-        }
+        query.fields.check(resource.selectable(), |field| resource.unselectable(field))?;
+        let asked = Asked {
+            namespace: namespace.to_owned(),
+            name: target.name.as_deref().map(str::to_owned),
+            subresource: target.subresource.as_deref().map(str::to_owned),
+            query,
+        };
+        let api_version = resource.api_version();
+        let writer = writer(&asked.query, &self.head.headers);
+        let work = Work { shared: self.shared, head: self.head, body: self.body, view, resource, api_version, writer };
+        Ok((work, asked))
     }
 
     fn resource(&self, target: &Target<'_>) -> Result<Arc<Resource>, Failure> {
@@ -256,193 +253,14 @@ fn mountable<'a>(route: &'a Route<'_>) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Subresources that a real server has are named; others do not exist.
-fn unserved_part(resource: &Resource, part: &str) -> Failure {
-    match part {
-        "attach"
-        | "binding"
-        | "ephemeralcontainers"
-        | "eviction"
-        | "exec"
-        | "finalize"
-        | "log"
-        | "portforward"
-        | "proxy"
-        | "resize"
-        | "token" => Failure::not_implemented(&format!("subresource {}/{part}", resource.plural)),
-        _ => Failure::no_such_path(),
+/// Who writes: the field manager, or the client by its name.
+fn writer(query: &Query, headers: &HeaderMap) -> String {
+    if !query.field_manager.is_empty() {
+        return query.field_manager.clone();
     }
-}
-
-/// A request whose resource is known.
-struct Work {
-    shared: Arc<Shared>,
-    head: Parts,
-    body: Bytes,
-    view: View,
-    resource: Arc<Resource>,
-}
-
-impl Work {
-    fn call<'a>(&'a self, namespace: &'a str, query: &'a Query) -> Call<'a> {
-        Call { resource: &self.resource, namespace, query, now: self.shared.clock.now() }
-    }
-
-    fn collection(self, namespace: &str, query: Query) -> Answer {
-        match self.head.method {
-            Method::GET if query.watch => return Ok(self.watch(namespace, query)),
-            _ => {}
-        }
-        let call = self.call(namespace, &query);
-        let mut world = self.shared.world();
-        match self.head.method {
-            Method::GET => read::list(&world, &call, self.view).map(|body| json_of(StatusCode::OK, body)),
-            Method::POST => {
-                let written = write::create(&mut world, &call, self.sent()?)?;
-                Ok(self.written(&call, &written, StatusCode::CREATED))
-            }
-            Method::DELETE => {
-                let (options, rehearsal) = Deletion::of(&query, &self.body)?;
-                let names: Vec<_> = read::matching(&world, &call)
-                    .iter()
-                    .map(|object| (object.namespace.clone(), object.name.clone()))
-                    .collect();
-                let mut items = Vec::new();
-                for (namespace, name) in names {
-                    let call = self.call(&namespace, &query);
-                    // What went away with an earlier one need not be deleted.
-                    if let Ok(deleted) = delete::delete(&mut world, &call, &name, &options, rehearsal) {
-                        items.push(self.resource.shown(deleted.object()).into_owned());
-                    }
-                }
-                let version = world.store.revision().to_string();
-                let list = json!({
-                    "kind": self.resource.list_kind, "apiVersion": self.resource.api_version(),
-                    "metadata": {"resourceVersion": version}, "items": items,
-                });
-                Ok(json_of(StatusCode::OK, list.to_string()))
-            }
-            _ => Err(Failure::method_not_allowed()),
-        }
-    }
-
-    fn watch(self, namespace: &str, query: Query) -> Response<ResponseBody> {
-        let Self { shared, view, resource, .. } = self;
-        let stream = {
-            let mut world = shared.world();
-            watch::start(shared.clone(), &mut world, resource, namespace, query, view)
-        };
-        let body = StreamBody::new(stream).map_err(|never: Infallible| match never {});
-        let mut response = Response::new(UnsyncBoxBody::new(body));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-
-    fn object(self, namespace: &str, name: &str, query: &Query) -> Answer {
-        let call = self.call(namespace, query);
-        let mut world = self.shared.world();
-        match self.head.method {
-            Method::GET => read::get(&world, &call, name, self.view).map(|body| json_of(StatusCode::OK, body)),
-            Method::PUT => {
-                let written = write::update(&mut world, &call, name, self.sent()?, Part::Whole)?;
-                Ok(self.written(&call, &written, StatusCode::OK))
-            }
-            Method::PATCH => {
-                let written = write::patch(&mut world, &call, name, &self.patch()?, Part::Whole)?;
-                Ok(self.written(&call, &written, StatusCode::OK))
-            }
-            Method::DELETE => {
-                let (options, rehearsal) = Deletion::of(query, &self.body)?;
-                let body = match delete::delete(&mut world, &call, name, &options, rehearsal)? {
-                    Deleted::Gone(object) => delete::success(&self.resource, &object).to_string().into(),
-                    Deleted::Pending(object) => read::rendered(&call, &object, self.view),
-                };
-                Ok(json_of(StatusCode::OK, body))
-            }
-            _ => Err(Failure::method_not_allowed()),
-        }
-    }
-
-    fn status(self, namespace: &str, name: &str, query: &Query) -> Answer {
-        let call = self.call(namespace, query);
-        let mut world = self.shared.world();
-        let written = match self.head.method {
-            Method::GET => return read::get(&world, &call, name, self.view).map(|body| json_of(StatusCode::OK, body)),
-            Method::PUT => write::update(&mut world, &call, name, self.sent()?, Part::Status)?,
-            Method::PATCH => write::patch(&mut world, &call, name, &self.patch()?, Part::Status)?,
-            _ => return Err(Failure::method_not_allowed()),
-        };
-        Ok(self.written(&call, &written, StatusCode::OK))
-    }
-
-    fn scale(self, namespace: &str, name: &str, query: &Query) -> Answer {
-        let paths = self.resource.scale.as_ref().ok_or_else(Failure::no_such_path)?;
-        let call = self.call(namespace, query);
-        let mut world = self.shared.world();
-        let object = match self.head.method {
-            Method::GET => {
-                let found = world.store.get(&self.resource.collection, namespace, name);
-                let found = found.cloned().ok_or_else(|| self.resource.not_found(name))?;
-                scale::read(paths, &self.resource.shown(&found))?;
-                found
-            }
-            Method::PUT => {
-                let wanted = self.sent()?;
-                write::rescale(&mut world, &call, name, |_| Ok(wanted))?.object
-            }
-            Method::PATCH => {
-                // A Scale has no lists, so that both merges are the same.
-                let patch = self.patch_of(true)?;
-                write::rescale(&mut world, &call, name, |present| patch.applied(&present))?.object
-            }
-            _ => return Err(Failure::method_not_allowed()),
-        };
-        let scale = scale::of(paths, &self.resource.shown(&object));
-        let body = match self.view {
-            View::Metadata => read::metadata_only(&scale),
-            _ => scale,
-        };
-        Ok(json_of(StatusCode::OK, body.to_string()))
-    }
-
-    fn content_type(&self) -> &str {
-        self.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json")
-    }
-
-    /// The object in the body.
-    fn sent(&self) -> Result<Value, Failure> {
-        let media = self.content_type().split(';').next().unwrap_or_default().trim();
-        if media == protobuf::MEDIA {
-            return protobuf::read(&self.body);
-        }
-        if media != "application/json" {
-            return Err(Failure::unsupported_media_type("application/json"));
-        }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::bad_request(format!("the body of the request is no JSON: {error}")))
-    }
-
-    fn patch(&self) -> Result<Patch, Failure> {
-        self.patch_of(matches!(self.resource.form, Form::Builtin(_)))
-    }
-
-    fn patch_of(&self, strategic: bool) -> Result<Patch, Failure> {
-        Patch::parse(self.content_type(), &self.body, strategic)
-    }
-
-    fn written(&self, call: &Call<'_>, written: &Written, status: StatusCode) -> Response<ResponseBody> {
-        let mut response = json_of(status, read::rendered(call, &written.object, self.view));
-        let mut length = 0;
-        for warning in &written.warnings {
-            let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
-            length += text.len();
-            if length > WARNINGS_LIMIT {
-                break;
-            }
-            if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
-                response.headers_mut().append(WARNING, value);
-            }
-        }
-        response
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    match agent.split('/').next().unwrap_or_default() {
+        "" => "unknown".to_owned(),
+        name => name.chars().take(128).collect(),
     }
 }

@@ -145,7 +145,12 @@ fn immutable(value: &Value, old: Option<&Value>, pointer: &str, causes: &mut Vec
     let Some(old) = old else { return };
     let (now, before) = (value.pointer(pointer).unwrap_or(&Value::Null), old.pointer(pointer).unwrap_or(&Value::Null));
     if now != before {
-        causes.push(Cause::invalid(pointer[1..].replace('/', "."), now, IMMUTABLE));
+        let place = pointer[1..].replace('/', ".");
+        // A selector is shown whole.
+        causes.push(match pointer.ends_with("selector") {
+            true => Cause::invalid_text(place, &now.to_string(), IMMUTABLE),
+            false => Cause::invalid(place, now, IMMUTABLE),
+        });
     }
 }
 
@@ -167,7 +172,7 @@ pub(super) fn workload(value: &Value, old: Option<&Value>, causes: &mut Vec<Caus
         let selector = LabelSelector::parse(&text_of(&spec["selector"]));
         if !selector.is_ok_and(|selector| selector.matches(&spec["template"])) {
             let detail = "`selector` does not match template `labels`";
-            causes.push(Cause::invalid("spec.template.metadata.labels", labels, detail));
+            causes.push(Cause::invalid_text("spec.template.metadata.labels", &labels.to_string(), detail));
         }
     }
     pod_spec(&spec["template"]["spec"], "spec.template.spec", &["Always"], causes);
@@ -196,9 +201,42 @@ pub(super) fn job(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
         not_negative(value, &format!("/spec/{field}"), causes);
     }
+    let spec = &value["spec"];
+    if spec["selector"].is_null() {
+        causes.push(Cause::required("spec.selector", ""));
+    }
+    let labels = &spec["template"]["metadata"]["labels"];
+    let selector = LabelSelector::parse(&text_of(&spec["selector"]));
+    if spec["selector"].is_null() || !selector.is_ok_and(|selector| selector.matches(&spec["template"])) {
+        let detail = "`selector` does not match template `labels`";
+        causes.push(Cause::invalid_text("spec.template.metadata.labels", &labels.to_string(), detail));
+    }
     immutable(value, old, "/spec/selector", causes);
-    immutable(value, old, "/spec/template", causes);
-    pod_spec(&value["spec"]["template"]["spec"], "spec.template.spec", &["OnFailure", "Never"], causes);
+    match old {
+        // Where the pods of a Job that has not begun will run may still be said.
+        Some(old) if old["spec"]["suspend"] == true && old["status"]["startTime"].is_null() => {
+            immutable(&fixed_template(value), Some(&fixed_template(old)), "/spec/template", causes);
+        }
+        _ => immutable(value, old, "/spec/template", causes),
+    }
+    pod_spec(&spec["template"]["spec"], "spec.template.spec", &["OnFailure", "Never"], causes);
+}
+
+/// A Job with what cannot be changed of its template.
+fn fixed_template(value: &Value) -> Value {
+    let mut template = value["spec"]["template"].clone();
+    for (part, fields) in [
+        ("metadata", &["labels", "annotations"][..]),
+        ("spec", &["nodeSelector", "affinity", "tolerations", "schedulingGates"]),
+    ] {
+        if let Some(part) = template.get_mut(part).and_then(Value::as_object_mut) {
+            part.retain(|name, _| !fields.contains(&name.as_str()));
+        }
+    }
+    if let Some(parts) = template.as_object_mut() {
+        parts.retain(|_, part| part.as_object().is_none_or(|fields| !fields.is_empty()));
+    }
+    json!({"spec": {"template": template}})
 }
 
 pub(super) fn pod(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
@@ -339,6 +377,14 @@ pub(super) fn service(value: &Value, _: Option<&Value>, causes: &mut Vec<Cause>)
             causes.push(Cause::invalid(format!("spec.ports[{index}].port"), &port["port"], detail));
         }
     }
+}
+
+pub(super) fn controller_revision(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    if value["data"].is_null() {
+        causes.push(Cause::required("data", "data is mandatory"));
+    }
+    not_negative(value, "/revision", causes);
+    immutable(value, old, "/data", causes);
 }
 
 pub(super) fn lease(value: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
 use http_body::Frame;
 use serde_json::json;
-use tokio::sync::watch::Receiver;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::failure::Failure;
@@ -36,7 +36,7 @@ struct Watch {
     view: View,
     /// Changes up to this revision have been told.
     cursor: u64,
-    signal: Receiver<u64>,
+    signal: Arc<Notify>,
     ready: VecDeque<Bytes>,
     end: Instant,
     next_bookmark: Instant,
@@ -103,7 +103,10 @@ impl Watch {
             if self.ended {
                 return None;
             }
-            self.signal.mark_unchanged();
+            let signal = self.signal.clone();
+            let mut changed = std::pin::pin!(signal.notified());
+            // Before looking, so that no change in between is missed.
+            changed.as_mut().enable();
             self.catch_up();
             // Also with changes at hand: a watch of a busy resource ends in time, too.
             self.tick();
@@ -113,8 +116,7 @@ impl Watch {
             let wake = self.next_bookmark.min(self.end);
             tokio::select! {
                 biased;
-                // The sender lives in the store, which this watch keeps alive.
-                _ = self.signal.changed() => {}
+                () = changed => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -185,7 +187,14 @@ impl Watch {
     }
 
     fn call(&self) -> Call<'_> {
-        Call { resource: &self.resource, namespace: &self.namespace, query: &self.query, now: self.shared.clock.now() }
+        Call {
+            resource: &self.resource,
+            namespace: &self.namespace,
+            query: &self.query,
+            now: self.shared.clock.now(),
+            writer: "",
+            api_version: "",
+        }
     }
 
     fn bookmark(&mut self, end_of_list: bool) {

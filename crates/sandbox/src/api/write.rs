@@ -1,26 +1,22 @@
-//! Creating and changing objects.
+//! Creating and changing objects: from what is sent to what is stored.
+//!
+//! A write is prepared, which reads and checks, and then committed, which changes. In between an admission webhook may be
+//! asked, while others go on: what was prepared on a state that is no more is not committed.
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::crd;
+use super::admission::{HookOperation, Question};
+use super::admit::{admit, admit_patched, refuse_others, settle};
 use super::failure::{Cause, Failure};
+use super::fields::{self, Managers, Operation, Writer};
+use super::names::name_for;
 use super::patch::Patch;
-use super::query::FieldValidation;
 use super::resource::{Form, Generation, Resource};
-use super::scale;
-use super::selector::plain_text;
-use super::validation;
 use super::world::{Call, World};
-use super::{delete, seconds};
+use super::{cel, crd, delete, scale, seconds, validation};
 use crate::store::Object;
-
-/// Characters of generated names: no vowels and nothing that looks like another.
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Longest name to which a suffix is added.
-const LONGEST_GENERATED: usize = 58;
 
 /// The outcome of a write.
 #[derive(Debug)]
@@ -35,61 +31,186 @@ pub(crate) enum Part {
     /// All but the status, where that is a subresource.
     Whole,
     Status,
+    /// The replicas, through the scale.
+    Scale,
 }
 
-/// Creates an object.
-pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<Written, Failure> {
+impl Part {
+    pub(crate) fn subresource(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+        }
+    }
+}
+
+/// A write that has been checked and not been made.
+pub(crate) struct Prepared {
+    /// The state that it starts from; `None` for a new object.
+    pub old: Option<Arc<Object>>,
+    /// The state after it.
+    pub value: Value,
+    pub warnings: Vec<String>,
+    part: Part,
+    made: Definition,
+}
+
+impl Prepared {
+    /// Whether admission webhooks are asked: about writes of objects, not of their subresources.
+    pub(crate) fn asks(&self) -> bool {
+        self.part == Part::Whole
+    }
+
+    /// What they are asked.
+    pub(crate) fn question(&self, resource: &Resource) -> Question<'_> {
+        let old = self.old.as_ref().map(|old| resource.shown(old).into_owned());
+        let new = Object::new(self.value.clone(), self.old.as_ref().map_or(0, |old| old.revision));
+        let new = if self.old.is_some() { new } else { new.unstored() };
+        Question {
+            operation: if old.is_some() { HookOperation::Update } else { HookOperation::Create },
+            name: self.value["metadata"]["name"].as_str().unwrap_or_default(),
+            object: resource.shown(&new).into_owned(),
+            old: old.unwrap_or_default(),
+        }
+    }
+}
+
+/// Makes a prepared write; `None`: the object has changed since.
+pub(crate) fn commit(world: &mut World, call: &Call<'_>, prepared: Prepared) -> Result<Option<Written>, Failure> {
+    let Prepared { old, value, warnings, made, .. } = prepared;
     let resource = call.resource;
-    let mut warnings = Vec::new();
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    let present = world.store.get(&resource.collection, call.namespace, name);
+    let object = match &old {
+        None if present.is_some() => return Err(Failure::already_exists(&resource.group, &resource.plural, name)),
+        None => {
+            ready_for_new(world, call, name)?;
+            None
+        }
+        Some(old) if present.is_none_or(|present| present.revision != old.revision) => return Ok(None),
+        Some(old) => Some(old),
+    };
+    if let Some(old) = object.filter(|old| old.value == value) {
+        return Ok(Some(Written { object: old.clone(), warnings }));
+    }
+    if call.query.dry_run {
+        let revision = object.map_or(0, |old| old.revision);
+        let mut rehearsed = Object::new(value, revision);
+        if object.is_none() {
+            // What has not been stored has no version.
+            rehearsed = rehearsed.unstored();
+        }
+        return Ok(Some(Written { object: Arc::new(rehearsed), warnings }));
+    }
+    made.serve(world);
+    let stored = world.store.put(&resource.collection, value);
+    if object.is_some() {
+        delete::after_update(world, resource, &stored);
+    }
+    Ok(Some(Written { object: stored, warnings }))
+}
+
+/// Prepares the creation of an object.
+pub(crate) fn create(world: &mut World, call: &Call<'_>, body: Value) -> Result<Prepared, Failure> {
     check_namespace(&body, call.namespace)?;
-    let mut value = admit(call, body, &mut warnings)?;
+    let mut warnings = Vec::new();
+    let value = admit(call, body, &mut warnings)?;
     if value["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
         return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
     }
+    born(world, call, value, None, warnings)
+}
+
+/// The common end of all creations; `owners` are known if the object is applied.
+fn born(
+    world: &mut World,
+    call: &Call<'_>,
+    mut value: Value,
+    owners: Option<Managers>,
+    mut warnings: Vec<String>,
+) -> Result<Prepared, Failure> {
+    let resource = call.resource;
     let name = name_for(world, resource, call.namespace, &value)?;
     ready_for_new(world, call, &name)?;
     let identity = world.store.next_identity();
+    let given = Managers::before(&Value::Null, &value);
     let metadata = &mut value["metadata"];
     metadata["name"] = name.as_str().into();
     if resource.namespaced {
         metadata["namespace"] = call.namespace.into();
     }
-    metadata["uid"] = format!("00000000-0000-4000-8000-{identity:012x}").into();
-    metadata["creationTimestamp"] = seconds(call.now).into();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"] {
         remove(metadata, field);
-    }
-    if resource.generation() != Some(Generation::Never) {
-        metadata["generation"] = 1.into();
     }
     if resource.status {
         remove(&mut value, "status");
     }
     if let Form::Builtin(row) = &resource.form {
         (row.default)(&mut value);
-        (row.birth)(&mut value, identity);
     }
-    validate(resource, &value, None, &name)?;
+    let owners = match (owners, given) {
+        (Some(owners), _) => Some(owners),
+        (None, Some(mut owners)) => {
+            let now = seconds(call.now);
+            let skeleton = match resource.form {
+                Form::Builtin(_) => resource.tree.skeleton(),
+                Form::Custom(_) => json!({}),
+            };
+            owners.updated(&resource.tree, &skeleton, &value, &writer(call, Part::Whole, Operation::Update, &now));
+            Some(owners)
+        }
+        (None, None) => None,
+    };
+    let metadata = &mut value["metadata"];
+    metadata["uid"] = format!("00000000-0000-4000-8000-{identity:012x}").into();
+    metadata["creationTimestamp"] = seconds(call.now).into();
+    if resource.generation() != Some(Generation::Never) {
+        metadata["generation"] = 1.into();
+    }
+    own(metadata, owners.as_ref());
+    if let Form::Builtin(row) = &resource.form {
+        (row.birth)(&mut value, identity);
+        world.give_address(resource, &mut value, identity);
+    }
+    validate(resource, &value, None, &name, &mut warnings)?;
     if world.store.get(&resource.collection, call.namespace, &name).is_some() {
         return Err(Failure::already_exists(&resource.group, &resource.plural, &name));
     }
     warn_of_finalizers(resource, &value, None, &mut warnings);
     let made = Definition::of(resource, &mut value, call, &mut warnings)?;
-    if call.query.dry_run {
-        return Ok(Written { object: Arc::new(Object::new(value, world.store.revision())), warnings });
-    }
-    made.serve(world);
-    Ok(Written { object: world.store.put(&resource.collection, value), warnings })
+    Ok(Prepared { old: None, value, warnings, part: Part::Whole, made })
 }
 
-/// Replaces an object, or its status, with what the client sent.
+/// Who writes.
+fn writer<'a>(call: &'a Call<'_>, part: Part, operation: Operation, time: &'a str) -> Writer<'a> {
+    Writer {
+        name: call.writer,
+        operation,
+        api_version: call.api_version,
+        subresource: part.subresource(),
+        status_apart: call.resource.status,
+        status_alone: matches!(call.resource.form, Form::Custom(_)),
+        time,
+    }
+}
+
+/// Notes the owners, of which there may be none.
+fn own(metadata: &mut Value, owners: Option<&Managers>) {
+    match owners.filter(|owners| !owners.is_empty()) {
+        Some(owners) => metadata["managedFields"] = owners.written(),
+        None => remove(metadata, "managedFields"),
+    }
+}
+
+/// Prepares the replacement of an object, or of its status, by what the client sent.
 pub(crate) fn update(
     world: &mut World,
     call: &Call<'_>,
     name: &str,
     body: Value,
     part: Part,
-) -> Result<Written, Failure> {
+) -> Result<Prepared, Failure> {
     let old = existing(world, call, name)?;
     check_namespace(&body, call.namespace)?;
     check_name(&body, name)?;
@@ -97,23 +218,26 @@ pub(crate) fn update(
     let value = admit(call, body, &mut warnings)?;
     check_version(call.resource, &old, &value)?;
     check_uid(call.resource, &old, &value)?;
-    replace(world, call, &old, value, part, warnings)
+    replace(call, &old, value, part, None, warnings)
 }
 
-/// Changes an object, or its status, by a patch.
+/// Prepares the change of an object, or of its status, by a patch.
 pub(crate) fn patch(
     world: &mut World,
     call: &Call<'_>,
     name: &str,
     patch: &Patch,
     part: Part,
-) -> Result<Written, Failure> {
+) -> Result<Prepared, Failure> {
+    if let Patch::Apply(config) = patch {
+        return apply(world, call, name, config, part);
+    }
     let old = existing(world, call, name)?;
-    let patched = patch.applied(&call.resource.shown(&old))?;
+    let patched = patch.applied(&call.resource.shown(&old), call.resource.described().as_deref())?;
     check_name(&patched, name)?;
     check_namespace(&patched, call.namespace)?;
     let mut warnings = Vec::new();
-    let value = admit(call, patched, &mut warnings)?;
+    let value = admit_patched(call, patched, |patched| patch.shown(patched), &mut warnings)?;
     check_version(call.resource, &old, &value)?;
     let uid = &value["metadata"]["uid"];
     // On a real server, too, a patch of a custom resource's status does not look at the identity.
@@ -121,16 +245,74 @@ pub(crate) fn patch(
     if looked_at && *uid != *old.uid() {
         return Err(call.resource.invalid(name, &[Cause::invalid("metadata.uid", uid, "field is immutable")]));
     }
-    replace(world, call, &old, value, part, warnings)
+    replace(call, &old, value, part, None, warnings)
 }
 
-/// Changes the replicas of an object through its scale; `change` makes the wanted Scale of the present one.
+/// Prepares a server-side apply, which creates what is not there.
+fn apply(world: &mut World, call: &Call<'_>, name: &str, config: &Value, part: Part) -> Result<Prepared, Failure> {
+    let resource = call.resource;
+    let old = world.store.get(&resource.collection, call.namespace, name).cloned();
+    let mut config = config.clone();
+    if !config["metadata"]["managedFields"].is_null() {
+        return Err(Failure::bad_request("metadata.managedFields must be nil"));
+    }
+    check_name(&config, name)?;
+    check_namespace(&config, call.namespace)?;
+    refuse_others(call, &mut config)?;
+    match part {
+        Part::Status => {
+            config = json!({
+                    "apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {"name": name}, "status": config["status"],
+            })
+        }
+        _ if resource.status => remove(&mut config, "status"),
+        _ => {}
+    }
+    let now = seconds(call.now);
+    let writer = writer(call, part, Operation::Apply, &now);
+    let Some(old) = old else {
+        if part != Part::Whole {
+            return Err(resource.not_found(name));
+        }
+        let applied = fields::applied(&resource.tree, &json!({}), &config, &Managers::default(), &writer, true);
+        let (_, owners) = applied.map_err(|_| resource.stale(name))?;
+        settle(resource, &mut config);
+        return born(world, call, config, Some(owners), Vec::new());
+    };
+    let mut owners = Managers::of(&old.value);
+    if owners.is_empty() {
+        owners.adopt(&resource.tree, &old.value, &writer);
+    }
+    let applied = |force: bool| fields::applied(&resource.tree, &old.value, &config, &owners, &writer, force);
+    let outcome = match applied(call.query.force) {
+        Err(conflicts) => {
+            // What kubectl applied on its own side and nobody has changed since is its own.
+            let own = fields::applied_by_client(&resource.tree, &old.value, call.writer);
+            let others: Vec<_> = conflicts.into_iter().filter(|conflict| !own.contains(&conflict.path)).collect();
+            if others.is_empty() { applied(true) } else { Err(others) }
+        }
+        sound => sound,
+    };
+    let (mut next, owners) = outcome.map_err(|conflicts| {
+        let pairs: Vec<_> = conflicts.into_iter().map(|conflict| (conflict.manager, conflict.path)).collect();
+        Failure::apply_conflict(&pairs)
+    })?;
+    if call.writer == fields::KUBECTL {
+        fields::note_applied(&mut next, &config);
+    }
+    settle(resource, &mut next);
+    check_version(resource, &old, &next)?;
+    check_uid(resource, &old, &next)?;
+    replace(call, &old, next, part, Some(owners), Vec::new())
+}
+
+/// Prepares a change of an object's replicas through its scale; `change` makes the wanted Scale of the present one.
 pub(crate) fn rescale(
     world: &mut World,
     call: &Call<'_>,
     name: &str,
-    change: impl FnOnce(Value) -> Result<Value, Failure>,
-) -> Result<Written, Failure> {
+    change: &dyn Fn(Value) -> Result<Value, Failure>,
+) -> Result<Prepared, Failure> {
     let old = existing(world, call, name)?;
     let paths = call.resource.scale.as_ref().ok_or_else(Failure::no_such_path)?;
     let shown = call.resource.shown(&old);
@@ -138,7 +320,7 @@ pub(crate) fn rescale(
     let value = scale::applied(call.resource, paths, &shown, &wanted)?;
     check_version(call.resource, &old, &value)?;
     check_uid(call.resource, &old, &value)?;
-    replace(world, call, &old, value, Part::Whole, Vec::new())
+    replace(call, &old, value, Part::Scale, None, Vec::new())
 }
 
 fn existing(world: &World, call: &Call<'_>, name: &str) -> Result<Arc<Object>, Failure> {
@@ -146,18 +328,22 @@ fn existing(world: &World, call: &Call<'_>, name: &str) -> Result<Arc<Object>, F
     found.cloned().ok_or_else(|| call.resource.not_found(name))
 }
 
-/// The common end of all changes of an existing object.
+/// The common end of all changes of an existing object; `owners` are known if it is applied.
 fn replace(
-    world: &mut World,
     call: &Call<'_>,
     old: &Arc<Object>,
     value: Value,
     part: Part,
+    owners: Option<Managers>,
     mut warnings: Vec<String>,
-) -> Result<Written, Failure> {
+) -> Result<Prepared, Failure> {
     let resource = call.resource;
+    let before = match part {
+        Part::Whole => Managers::before(&old.value, &value),
+        Part::Status | Part::Scale => Some(Managers::of(&old.value)),
+    };
     let mut next = match part {
-        Part::Whole => {
+        Part::Whole | Part::Scale => {
             let mut next = value;
             carry(&mut next["metadata"], &old.value["metadata"]);
             if resource.status {
@@ -165,33 +351,48 @@ fn replace(
             }
             next
         }
-        Part::Status => {
-            let mut next = old.value.clone();
-            copy_field(&mut next, &value, "status");
-            next
-        }
+        Part::Status => with_status(resource, value, &old.value),
     };
     if let Form::Builtin(row) = &resource.form {
         (row.default)(&mut next);
     }
-    validate(resource, &next, Some(&old.value), &old.name)?;
+    next["metadata"]["resourceVersion"] = old.value["metadata"]["resourceVersion"].clone();
+    let owners = owners.or_else(|| {
+        // Whoever wished for no owners gets none until the first apply.
+        let mut owners = before.filter(|before| !before.is_empty())?;
+        let now = seconds(call.now);
+        owners.updated(&resource.tree, &old.value, &next, &writer(call, part, Operation::Update, &now));
+        Some(owners)
+    });
+    let same = owners.as_ref().is_some_and(|owners| owners.same_but_for_times(&Managers::of(&old.value)));
+    if same {
+        copy_field(&mut next["metadata"], &old.value["metadata"], "managedFields");
+    } else {
+        own(&mut next["metadata"], owners.as_ref());
+    }
+    validate(resource, &next, Some(&old.value), &old.name, &mut warnings)?;
     warn_of_finalizers(resource, &next, Some(&old.value), &mut warnings);
     let made = Definition::of(resource, &mut next, call, &mut warnings)?;
     if let Some(generation) = old.value["metadata"]["generation"].as_i64() {
-        let step = i64::from(new_generation(resource, &next, &old.value));
+        let step = i64::from(part != Part::Status && new_generation(resource, &next, &old.value));
         next["metadata"]["generation"] = (generation + step).into();
     }
-    next["metadata"]["resourceVersion"] = old.value["metadata"]["resourceVersion"].clone();
-    if next == old.value {
-        return Ok(Written { object: old.clone(), warnings });
+    Ok(Prepared { old: Some(old.clone()), value: next, warnings, part, made })
+}
+
+/// An object with another status. Of a kind of Kubernetes, but for a Deployment's labels, metadata come along.
+fn with_status(resource: &Resource, value: Value, old: &Value) -> Value {
+    let mut next = old.clone();
+    copy_field(&mut next, &value, "status");
+    if let Form::Builtin(_) = resource.form {
+        let mut metadata = value["metadata"].clone();
+        carry(&mut metadata, &old["metadata"]);
+        if &*resource.collection == "deployments.apps" {
+            copy_field(&mut metadata, &old["metadata"], "labels");
+        }
+        next["metadata"] = metadata;
     }
-    if call.query.dry_run {
-        return Ok(Written { object: Arc::new(Object::new(next, old.revision)), warnings });
-    }
-    made.serve(world);
-    let object = world.store.put(&resource.collection, next);
-    delete::after_update(world, resource, &object);
-    Ok(Written { object, warnings })
+    next
 }
 
 /// Whoever names a version must mean the present one.
@@ -263,79 +464,6 @@ fn new_generation(resource: &Resource, next: &Value, old: &Value) -> bool {
     changed || annotated
 }
 
-/// Reads a body as an object of the resource, in the stored form.
-fn admit(call: &Call<'_>, mut value: Value, warnings: &mut Vec<String>) -> Result<Value, Failure> {
-    let resource = call.resource;
-    check_kind(&mut value, &resource.api_version(), &resource.kind)?;
-    let mut unknown = Vec::new();
-    let cannot = |error: String| {
-        let (version, kind) = (&resource.version, &resource.kind);
-        Failure::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
-    };
-    let mut value = match &resource.form {
-        Form::Builtin(row) => {
-            let decoded = (row.decode)(value.clone()).map_err(cannot)?;
-            lost(&value, &decoded, "", &mut unknown);
-            match &row.exchange {
-                Some(exchange) => (exchange.stored)(decoded),
-                None => decoded,
-            }
-        }
-        Form::Custom(form) => {
-            form.schema.prune(&mut value, true, "", &mut unknown);
-            let metadata = value["metadata"].take();
-            let read: ObjectMeta =
-                serde_path_to_error::deserialize(&metadata).map_err(|error| cannot(format!("metadata.{error}")))?;
-            value["metadata"] = serde_json::to_value(read).map_err(|error| cannot(error.to_string()))?;
-            lost(&metadata, &value["metadata"], "metadata", &mut unknown);
-            form.schema.fill(&mut value);
-            value["apiVersion"] = super::resource::api_version(&resource.group, &form.storage).into();
-            value
-        }
-    };
-    for field in ["managedFields", "selfLink"] {
-        remove(&mut value["metadata"], field);
-    }
-    let lines: Vec<_> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
-    match call.query.field_validation {
-        FieldValidation::Strict if !lines.is_empty() => {
-            Err(cannot(format!("strict decoding error: {}", lines.join(", "))))
-        }
-        FieldValidation::Warn => {
-            warnings.extend(lines);
-            Ok(value)
-        }
-        _ => Ok(value),
-    }
-}
-
-/// Fills in `apiVersion` and `kind`, or refuses others.
-pub(super) fn check_kind(value: &mut Value, api_version: &str, kind: &str) -> Result<(), Failure> {
-    if !value.is_object() {
-        return Err(Failure::bad_request("the body of the request must be an object"));
-    }
-    for (field, wanted) in [("apiVersion", api_version), ("kind", kind)] {
-        match &value[field] {
-            Value::Null => value[field] = wanted.into(),
-            Value::String(given) if given.is_empty() => value[field] = wanted.into(),
-            given if given == wanted => {}
-            given => {
-                let given = plain_text(given);
-                let message = format!("the {field} in the data ({given}) does not match the expected one ({wanted})");
-                return Err(Failure::bad_request(message));
-            }
-        }
-    }
-    match &value["metadata"] {
-        Value::Object(_) => Ok(()),
-        Value::Null => {
-            value["metadata"] = json!({});
-            Ok(())
-        }
-        other => Err(Failure::bad_request(format!("{kind} cannot be handled: {other} is no metadata"))),
-    }
-}
-
 /// The object that is sent to an object's path must have its name.
 pub(super) fn check_name(value: &Value, name: &str) -> Result<(), Failure> {
     let message = match value["metadata"]["name"].as_str().unwrap_or_default() {
@@ -346,27 +474,6 @@ pub(super) fn check_name(value: &Value, name: &str) -> Result<(), Failure> {
     Err(Failure::bad_request(message))
 }
 
-/// Collects what was sent and is not in the decoded object.
-fn lost(sent: &Value, decoded: &Value, place: &str, unknown: &mut Vec<String>) {
-    match (sent, decoded) {
-        (Value::Object(sent), Value::Object(decoded)) => {
-            for (name, value) in sent.iter().filter(|(_, value)| !value.is_null()) {
-                let at = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-                match decoded.get(name) {
-                    Some(kept) => lost(value, kept, &at, unknown),
-                    None => unknown.push(at),
-                }
-            }
-        }
-        (Value::Array(sent), Value::Array(decoded)) => {
-            for (index, (sent, decoded)) in sent.iter().zip(decoded).enumerate() {
-                lost(sent, decoded, &format!("{place}[{index}]"), unknown);
-            }
-        }
-        _ => {}
-    }
-}
-
 pub(super) fn check_namespace(value: &Value, namespace: &str) -> Result<(), Failure> {
     let given = value["metadata"]["namespace"].as_str().unwrap_or_default();
     if given.is_empty() || given == namespace {
@@ -374,45 +481,6 @@ pub(super) fn check_namespace(value: &Value, namespace: &str) -> Result<(), Fail
     }
     let message = "the namespace of the provided object does not match the namespace sent on the request";
     Err(Failure::bad_request(message))
-}
-
-/// The name of a new object, generated where asked.
-fn name_for(world: &mut World, resource: &Resource, namespace: &str, value: &Value) -> Result<String, Failure> {
-    let metadata = &value["metadata"];
-    if let Some(name) = metadata["name"].as_str().filter(|name| !name.is_empty()) {
-        return Ok(name.to_owned());
-    }
-    let Some(prefix) = metadata["generateName"].as_str().filter(|prefix| !prefix.is_empty()) else {
-        let cause = Cause::required("metadata.name", "name or generateName is required");
-        return Err(resource.invalid("", &[cause]));
-    };
-    let prefix = match prefix.char_indices().nth(LONGEST_GENERATED) {
-        Some((end, _)) => &prefix[..end],
-        None => prefix,
-    };
-    loop {
-        let name = format!("{prefix}{}", suffix(world.store.next_identity()));
-        if world.store.get(&resource.collection, namespace, &name).is_none() {
-            return Ok(name);
-        }
-    }
-}
-
-/// Five characters that look random and follow from the number alone.
-fn suffix(number: u64) -> String {
-    // The finalizer of SplitMix64: neighbours come out far apart.
-    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    let base = ALPHABET.len() as u64;
-    (0..5)
-        .map(|_| {
-            let index = (mixed % base) as usize;
-            mixed /= base;
-            char::from(ALPHABET[index])
-        })
-        .collect()
 }
 
 /// New objects need a living namespace and, if custom, a living definition.
@@ -432,13 +500,28 @@ fn ready_for_new(world: &World, call: &Call<'_>, name: &str) -> Result<(), Failu
     Ok(())
 }
 
-fn validate(resource: &Resource, value: &Value, old: Option<&Value>, name: &str) -> Result<(), Failure> {
+fn validate(
+    resource: &Resource,
+    value: &Value,
+    old: Option<&Value>,
+    name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), Failure> {
     let mut causes = Vec::new();
     validation::metadata(resource.naming(), value, old, &mut causes);
     validation::finalizers(value, matches!(resource.form, Form::Custom(_)), &mut causes);
     match &resource.form {
         Form::Builtin(row) => (row.validate)(value, old, &mut causes),
-        Form::Custom(form) => form.schema.check(value, "", &mut causes),
+        Form::Custom(form) => {
+            form.schema.check(value, old, "", &mut causes);
+            if form.has_rules && causes.iter().any(Cause::is_blocking) {
+                let detail = "some validation rules were not checked because the object was invalid; correct the \
+                    existing errors to complete validation";
+                causes.push(Cause::invalid_text("<nil>", "null", detail));
+            } else if form.has_rules {
+                cel::check(&form.schema, value, old, &mut causes, warnings);
+            }
+        }
     }
     if causes.is_empty() { Ok(()) } else { Err(resource.invalid(name, &causes)) }
 }
@@ -479,25 +562,5 @@ impl Definition {
         for resource in self.0 {
             world.catalogue.add(resource);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generated_suffixes_are_five_of_the_alphabet_and_differ() {
-        let all: std::collections::BTreeSet<_> = (1..2000).map(suffix).collect();
-        assert_eq!(all.len(), 1999);
-        assert!(all.iter().all(|text| text.len() == 5 && text.bytes().all(|byte| ALPHABET.contains(&byte))));
-    }
-
-    #[test]
-    fn lost_fields_are_named_by_their_place() {
-        let mut unknown = Vec::new();
-        let sent = json!({"a": {"b": 1, "x": 2, "n": null}, "l": [{"y": 1}]});
-        lost(&sent, &json!({"a": {"b": 1}, "l": [{}]}), "", &mut unknown);
-        assert_eq!(unknown, ["a.x", "l[0].y"]);
     }
 }

@@ -34,6 +34,10 @@ impl<K: Resource> Cache<K> {
         self.synced
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// Enters a watch event and returns the objects it touched, in order.
     pub(crate) fn apply(&mut self, event: Event<K>) -> Vec<Arc<K>> {
         match event {

@@ -336,10 +336,14 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     template
 }
 
-/// A short name for a template, in the alphabet Kubernetes uses so that no words come out (FNV-1a, 32 bits).
+/// A short name for a template.
 fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    short_hash(&serde_json::to_string(&(without_hash(template), collisions)).unwrap_or_default())
+}
+
+/// A short name for a text, in the alphabet Kubernetes uses so that no words come out (FNV-1a, 32 bits).
+pub(super) fn short_hash(text: &str) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = serde_json::to_string(&(without_hash(template), collisions)).unwrap_or_default();
     let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tidemark_clock::Clock;
 use tokio::time::Instant;
 
+use super::pods::{Pods, count, from_template, is_active, is_ending, phase, ready, until_available};
 use super::{Cache, Error, Key, Note, Queue, Recorder, ask, cache, controller_of, watch};
 
 /// Most pods that one look at a ReplicaSet makes or deletes. It is looked at again at once, so that a changed count is seen
@@ -30,10 +29,10 @@ pub(super) async fn run(client: Client, clock: Clock) {
     let mut pods_seen = watch::<Pod>(&client);
     let mut controller = Controller {
         recorder: Recorder::new(client.clone(), clock, "replicaset-controller"),
+        pods: Pods::new(client.clone()),
         client,
         clock,
         sets: Cache::default(),
-        pods: Cache::default(),
         queue: Queue::default(),
         batches: BTreeMap::new(),
     };
@@ -53,7 +52,7 @@ struct Controller {
     client: Client,
     clock: Clock,
     sets: Cache<ReplicaSet>,
-    pods: Cache<Pod>,
+    pods: Pods,
     queue: Queue<Key>,
     /// How many pods the next look at a ReplicaSet that is short of pods makes. One at first and twice as many after each
     /// success, as in kube-controller-manager: a template that is refused is refused once.
@@ -122,7 +121,7 @@ impl Controller {
         }
         if excess > 0 {
             for pod in dispensable(active).into_iter().take(excess.min(BURST)) {
-                self.delete(&pod).await?;
+                self.pods.delete(&pod).await?;
             }
         }
         Ok(missing <= batch && excess <= BURST)
@@ -130,29 +129,10 @@ impl Controller {
 
     async fn create(&mut self, set: &ReplicaSet) -> Result<(), Error> {
         let template = set.spec.template.clone().unwrap_or_default();
-        let metadata = template.metadata.unwrap_or_default();
-        let owner = set.controller_owner_ref(&()).map(|mut owner| {
-            owner.block_owner_deletion = Some(true);
-            owner
-        });
-        let pod = Pod {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", set.name_any())),
-                labels: metadata.labels,
-                annotations: metadata.annotations,
-                finalizers: metadata.finalizers,
-                owner_references: owner.map(|owner| vec![owner]),
-                ..Default::default()
-            },
-            spec: template.spec,
-            status: None,
-        };
-        let pods = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
-        match ask(pods.create(&PostParams::default(), &pod)).await {
-            Ok(created) => {
-                self.pods.written(created);
-                Ok(())
-            }
+        let mut pod = from_template(template, set.namespace(), set.controller_owner_ref(&()));
+        pod.metadata.generate_name = Some(format!("{}-", set.name_any()));
+        match self.pods.create(&pod).await {
+            Ok(_) => Ok(()),
             Err(error) => {
                 let note = Note {
                     about: set.object_ref(&()),
@@ -164,21 +144,6 @@ impl Controller {
                 Err(error)
             }
         }
-    }
-
-    async fn delete(&mut self, pod: &Pod) -> Result<(), Error> {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        let same = Preconditions { uid: pod.uid(), resource_version: None };
-        match ask(pods.delete(&pod.name_any(), &DeleteParams::background().preconditions(same))).await {
-            Ok(answer) => match answer.left() {
-                // A pod that ends slowly comes back marked; the watch tells when it has gone.
-                Some(ending) if ending.metadata.deletion_timestamp.is_some() => self.pods.written(ending),
-                _ => self.pods.removed(pod),
-            },
-            Err(error) if error.is_not_found() || error.is_conflict() => self.pods.removed(pod),
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     async fn report(&mut self, set: &ReplicaSet) -> Result<Option<Duration>, Error> {
@@ -217,44 +182,9 @@ fn wanted(set: &ReplicaSet) -> i32 {
     set.spec.replicas.unwrap_or(1)
 }
 
-fn count(pods: usize) -> i32 {
-    i32::try_from(pods).unwrap_or(i32::MAX)
-}
-
-fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
-}
-
-fn is_finished(pod: &Pod) -> bool {
-    matches!(phase(pod), "Failed" | "Succeeded")
-}
-
-fn is_active(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && !is_finished(pod)
-}
-
-fn is_ending(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some() && !is_finished(pod)
-}
-
-fn ready(pod: &Pod) -> Option<&PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref().unwrap_or_default();
-    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-/// How long until a ready pod counts as available: zero when it does; `None` when it is not even ready.
-fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
-    let condition = ready(pod)?;
-    let Some(since) = condition.last_transition_time.as_ref().filter(|_| min_ready_seconds > 0) else {
-        return Some(Duration::ZERO);
-    };
-    let ready_for = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
-    Some(Duration::from_secs(u64::from(min_ready_seconds.unsigned_abs())).saturating_sub(ready_for))
-}
-
 /// The pods, those first that can be missed best: not yet running, not ready, of low deletion cost, ready for the
 /// shortest time, often restarted, young.
-fn dispensable(mut pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+pub(super) fn dispensable(mut pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
     pods.sort_by_cached_key(|pod| {
         let since = ready(pod).and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
         let cost = pod.annotations().get(POD_DELETION_COST).and_then(|cost| cost.parse::<i32>().ok()).unwrap_or(0);
@@ -301,14 +231,5 @@ mod tests {
         ];
         let order: Vec<_> = dispensable(pods).iter().map(|pod| pod.name_any()).collect();
         assert_eq!(order, ["pending", "unready", "young", "old"]);
-    }
-
-    #[test]
-    fn a_ready_pod_is_available_after_min_ready_seconds() {
-        let pod = pod("a", "2026-01-01T00:00:00Z", "Running", Some("2026-01-01T00:00:10Z"));
-        let now: Timestamp = "2026-01-01T00:00:15Z".parse().unwrap();
-        assert_eq!(until_available(&pod, 0, now), Some(Duration::ZERO));
-        assert_eq!(until_available(&pod, 30, now), Some(Duration::from_secs(25)));
-        assert_eq!(until_available(&pod, 5, now), Some(Duration::ZERO));
     }
 }

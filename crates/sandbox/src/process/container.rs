@@ -1,6 +1,6 @@
 //! One container of a pod: started, probed, started again by the restart policy.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,22 +9,22 @@ use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::Node;
+use super::ending::{Due, Ending};
 use super::environment::{Obstacle, Source};
 use super::group::Group;
-use super::probe::{Prober, Probes};
+use super::journal::Journal;
+use super::probe::{Check, Place, Probes};
 use super::protocol::{Launch, Report};
-use super::{Node, Settings};
+use super::supervision::{News, Supervision};
+use crate::controllers::restart_pause;
 
-/// The pause before the second restart; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-/// The longest pause before a restart.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// What a container cannot start without is looked for again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A container that ran for so long has no history of failures any more.
 const GOOD_RUN: Duration = Duration::from_secs(600);
 /// The exit code of a container that could not be started.
 const NOT_STARTED: i32 = 128;
-/// A shim ends its group by itself at the end of the grace; after this much more it is ended from here.
-const SHIM_LATE: Duration = Duration::from_secs(2);
 
 /// When a container is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,10 @@ pub(super) struct Runner<'a> {
     pub(super) number: usize,
     pub(super) stop: watch::Receiver<Option<Duration>>,
     pub(super) view: View,
+    /// Where its output goes.
+    pub(super) log: Arc<Journal>,
+    /// Where the output of its probes and hooks goes.
+    pub(super) side_log: Arc<Journal>,
 }
 
 /// How an attempt to run the container ended.
@@ -110,14 +114,14 @@ impl Runner<'_> {
                         return Some(code);
                     }
                     failures = if begun.elapsed() >= GOOD_RUN { 1 } else { failures + 1 };
-                    self.back_off(pause(failures - 1))
+                    self.back_off(restart_pause(failures - 1))
                 }
                 Run::NotStarted(obstacle) => {
                     if self.hindered(obstacle) {
                         return Some(NOT_STARTED);
                     }
                     // What is missing may come any time; the kubelet looks about as often.
-                    FIRST_PAUSE
+                    LOOK_AGAIN
                 }
             };
             // The order to stop may have been read already, by the run that has just ended.
@@ -140,6 +144,7 @@ impl Runner<'_> {
             return true;
         }
         self.view.last = Some(ended);
+        self.log.set_restarting(true);
         false
     }
 
@@ -179,35 +184,47 @@ impl Runner<'_> {
             Ok(launch) => launch,
             Err(obstacle) => return Run::NotStarted(obstacle),
         };
+        let config = |message| Run::NotStarted(Obstacle { reason: "CreateContainerConfigError", message });
         let probes = match Probes::of(self.container, self.address) {
             Ok(probes) => probes,
-            Err(message) => return Run::NotStarted(Obstacle { reason: "CreateContainerConfigError", message }),
+            Err(message) => return config(message),
         };
-        let mut group = match Group::start(&self.node.settings, launch.clone(), &self.log()).await {
+        let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+        let hook = match hook.map(|hook| Check::of_hook(hook, self.container, self.address)).transpose() {
+            Ok(hook) => hook,
+            Err(message) => return config(format!("preStop of container {}: {message}", self.container.name)),
+        };
+        let node = self.node;
+        let mut group = match Group::start(&node.settings, node.clock, launch.clone(), &self.log).await {
             Ok(group) => group,
             Err(error) => return Run::NotStarted(Obstacle::run(format!("the shim cannot be started: {error}"))),
         };
-        let run = self.attend(&mut group, launch, probes).await;
+        let measured = self.measured();
+        let run = self.attend(&mut group, &launch, probes, hook.as_ref()).await;
+        node.groups.remove(&measured);
         group.end().await;
         run
     }
 
+    /// The name under which the container's use of resources is measured.
+    fn measured(&self) -> crate::usage::Place {
+        (self.pod.namespace().unwrap_or_default(), self.pod.name_any(), self.container.name.clone())
+    }
+
     /// Stays with a started group until its container has ended.
-    async fn attend(&mut self, group: &mut Group, launch: Launch, probes: Probes) -> Run {
+    async fn attend(&mut self, group: &mut Group, launch: &Launch, probes: Probes, hook: Option<&Check>) -> Run {
         let mut started = self.node.clock.now();
-        let mut supervision = Supervision::new(self, launch, probes);
-        let mut deadline: Option<Instant> = None;
+        let side_log = self.side_log.clone();
+        let place = Place { node: self.node, launch, log: &side_log };
+        let mut supervision = Supervision::new(&self.container.name, &place, probes);
+        let mut ending = Ending::default();
         loop {
             tokio::select! {
                 biased;
                 report = group.report() => match report {
                     Some(Report::Started) => {
                         started = self.node.clock.now();
-                        self.view.restarts += i32::from(self.view.last.is_some());
-                        self.view.state = State::Running { since: started };
-                        supervision.begin(&mut self.view);
-                        self.event(false, "Started", format!("Started container {}", self.container.name));
-                        self.tell();
+                        self.has_started(group, started, &mut supervision);
                     }
                     Some(Report::Failed { message }) => return Run::NotStarted(Obstacle::run(message)),
                     Some(Report::Exited { code, signal }) => return Run::Ended(self.ended(started, code, signal)),
@@ -215,23 +232,25 @@ impl Runner<'_> {
                     None => return Run::Ended(self.ended(started, 137, Some(9))),
                 },
                 grace = stopped(&mut self.stop) => {
-                    if deadline.is_none() {
+                    if !ending.is_on() {
                         self.event(false, "Killing", format!("Stopping container {}", self.container.name));
                     }
-                    // When the order does not arrive, the end of the deadline does the same.
-                    let _ = group.stop(grace).await;
-                    deadline = Some(Instant::now() + grace + SHIM_LATE);
+                    let hook = hook.filter(|_| matches!(self.view.state, State::Running { .. }));
+                    ending.order(grace, hook.map(|hook| (hook, &place)));
                 }
-                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    group.kill();
-                    deadline = None;
-                }
-                failed = supervision.next(&self.node.settings, &mut self.view), if deadline.is_none() => {
-                    if let Some((reason, message)) = failed {
-                        self.event(true, reason, message);
-                        let grace = super::grace(self.pod);
-                        let _ = group.stop(grace).await;
-                        deadline = Some(Instant::now() + grace + SHIM_LATE);
+                due = ending.next() => match due {
+                    // When the order does not arrive, the end of the time does the same.
+                    Due::Stop { grace } => drop(group.stop(grace).await),
+                    Due::Kill => group.kill(),
+                },
+                news = supervision.next(&mut self.view), if !ending.is_on() => {
+                    match news {
+                        News::Better => {}
+                        News::NotReady(message) => self.event(true, "Unhealthy", message),
+                        News::Failed(message) => {
+                            self.event(true, "Unhealthy", message);
+                            ending.order(super::grace(self.pod), hook.map(|hook| (hook, &place)));
+                        }
                     }
                     self.tell();
                 }
@@ -239,14 +258,19 @@ impl Runner<'_> {
         }
     }
 
-    fn ended(&self, started: Timestamp, code: i32, signal: Option<i32>) -> Ended {
-        Ended { code, signal, started, finished: self.node.clock.now() }
+    fn has_started(&mut self, group: &Group, started: Timestamp, supervision: &mut Supervision<'_>) {
+        if let Some(id) = group.id() {
+            self.node.groups.add(self.measured(), id);
+        }
+        self.view.restarts += i32::from(self.view.last.is_some());
+        self.view.state = State::Running { since: started };
+        supervision.begin(&mut self.view);
+        self.event(false, "Started", format!("Started container {}", self.container.name));
+        self.tell();
     }
 
-    fn log(&self) -> PathBuf {
-        let namespace = self.pod.namespace().unwrap_or_default();
-        let folder = self.node.settings.log_dir.join(namespace).join(self.pod.name_any());
-        folder.join(format!("{}.log", self.container.name))
+    fn ended(&self, started: Timestamp, code: i32, signal: Option<i32>) -> Ended {
+        Ended { code, signal, started, finished: self.node.clock.now() }
     }
 
     /// The pod listens as long as its containers run.
@@ -259,14 +283,6 @@ impl Runner<'_> {
     }
 }
 
-/// The first restart comes at once, the further ones after 10 s, 20 s and so on up to 300 s.
-fn pause(failures: u32) -> Duration {
-    match failures {
-        0 => Duration::ZERO,
-        n => FIRST_PAUSE.saturating_mul(1 << (n - 1).min(8)).min(LONGEST_PAUSE),
-    }
-}
-
 /// The next order to stop. Cancel safe.
 async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     loop {
@@ -276,78 +292,5 @@ async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
         if let Some(grace) = *stop.borrow_and_update() {
             return grace;
         }
-    }
-}
-
-/// The probes of a running container and what follows from them.
-struct Supervision {
-    name: String,
-    log: PathBuf,
-    launch: Launch,
-    probes: Probes,
-}
-
-impl Supervision {
-    fn new(runner: &Runner<'_>, launch: Launch, probes: Probes) -> Self {
-        let log = runner.log().with_extension("probe.log");
-        Self { name: runner.container.name.clone(), log, launch, probes }
-    }
-
-    fn begin(&mut self, view: &mut View) {
-        let now = Instant::now();
-        view.started = self.probes.startup.is_none();
-        view.ready = view.started && self.probes.readiness.is_none();
-        match &mut self.probes.startup {
-            Some(startup) => startup.begin(now),
-            None => self.begin_the_others(now),
-        }
-    }
-
-    fn begin_the_others(&mut self, now: Instant) {
-        for prober in [&mut self.probes.readiness, &mut self.probes.liveness].into_iter().flatten() {
-            prober.begin(now);
-        }
-    }
-
-    /// Waits until a probe changes what is thought of the container. Gives the reason of an event and its message when
-    /// the container has to be restarted. Cancel safe: a probe under way is done again.
-    async fn next(&mut self, settings: &Settings, view: &mut View) -> Option<(&'static str, String)> {
-        let Self { name, log, launch, probes } = self;
-        if let Some(startup) = probes.startup.as_mut().filter(|_| !view.started) {
-            if !startup.verdict(settings, launch, log).await {
-                return Some(("Unhealthy", format!("Startup probe failed: container {name} will be restarted")));
-            }
-            view.started = true;
-            view.ready = probes.readiness.is_none();
-            self.begin_the_others(Instant::now());
-            return None;
-        }
-        tokio::select! {
-            biased;
-            ready = verdict(&mut probes.readiness, settings, launch, log) => view.ready = ready,
-            alive = verdict(&mut probes.liveness, settings, launch, log) => if !alive {
-                return Some(("Unhealthy", format!("Liveness probe failed: container {name} will be restarted")));
-            },
-        }
-        None
-    }
-}
-
-async fn verdict(prober: &mut Option<Prober>, settings: &Settings, launch: &Launch, log: &Path) -> bool {
-    match prober {
-        Some(prober) => prober.verdict(settings, launch, log).await,
-        None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_restart_comes_at_once_and_later_ones_ever_later() {
-        let pauses: Vec<_> = (0..8).map(|failures| pause(failures).as_secs()).collect();
-        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, Secret};
+use kube::api::ListParams;
+use kube::core::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 
-use super::Settings;
 use super::protocol::Launch;
-use crate::controllers::ask;
+use super::{Settings, resources, service_links};
+use crate::controllers::{ask, service_kind};
 
 /// Why a container cannot be started: the reason of its waiting state and a sentence.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Source<'_> {
     }
 
     async fn variables(&self, container: &Container) -> Result<Variables, Obstacle> {
-        let mut variables = Variables::new();
+        let mut variables = self.services().await?;
         for source in container.env_from.iter().flatten() {
             let prefix = source.prefix.as_deref().unwrap_or_default();
             for (name, value) in self.bundle(source).await? {
@@ -101,7 +103,7 @@ impl Source<'_> {
         for variable in container.env.iter().flatten() {
             let value = match &variable.value_from {
                 None => Some(expand(variable.value.as_deref().unwrap_or_default(), &variables)),
-                Some(source) => self.value(&variable.name, source).await?,
+                Some(source) => self.value(container, &variable.name, source).await?,
             };
             if let Some(value) = value {
                 variables.insert(variable.name.clone(), value);
@@ -125,16 +127,26 @@ impl Source<'_> {
         }
     }
 
-    async fn value(&self, variable: &str, source: &EnvVarSource) -> Result<Option<String>, Obstacle> {
+    async fn value(
+        &self,
+        container: &Container,
+        variable: &str,
+        source: &EnvVarSource,
+    ) -> Result<Option<String>, Obstacle> {
         if let Some(field) = &source.field_ref {
             return self.field(&field.field_path).map(Some);
+        }
+        if let Some(resource) = &source.resource_field_ref {
+            return resources::value(self.pod, container, resource).map(Some).map_err(Obstacle::config);
         }
         let (kind, name, key, optional, values) = if let Some(r) = &source.config_map_key_ref {
             ("ConfigMap", &r.name, &r.key, r.optional, self.config_map(&r.name).await?)
         } else if let Some(r) = &source.secret_key_ref {
             ("Secret", &r.name, &r.key, r.optional, self.secret(&r.name).await?)
         } else {
-            let message = format!("variable {variable}: only fieldRef, secretKeyRef and configMapKeyRef work here");
+            let message = format!(
+                "variable {variable}: only fieldRef, resourceFieldRef, secretKeyRef and configMapKeyRef work here"
+            );
             return Err(Obstacle::config(message));
         };
         let namespace = self.namespace();
@@ -167,6 +179,17 @@ impl Source<'_> {
                 .or_else(|| entry(&metadata.annotations, "metadata.annotations['"))
                 .ok_or_else(|| Obstacle::config(format!("fieldRef {path} does not work here")))?,
         })
+    }
+
+    /// Where the Services of the namespace are, as every container is told unless the pod does not want to know.
+    async fn services(&self) -> Result<Variables, Obstacle> {
+        if self.pod.spec.as_ref().and_then(|spec| spec.enable_service_links) == Some(false) {
+            return Ok(Variables::new());
+        }
+        let services = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace(), &service_kind());
+        let services = ask(services.list(&ListParams::default())).await;
+        let services = services.map_err(|error| Obstacle::config(format!("services: {}", error.sentence())))?;
+        Ok(services.items.iter().flat_map(service_links::of).collect())
     }
 
     async fn config_map(&self, name: &str) -> Result<Values, Obstacle> {

@@ -1,16 +1,17 @@
 //! A container's process group, seen from the kubelet: the other end of a shim's pipe.
 
 use std::io;
-use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tidemark_clock::Clock;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::Settings;
+use super::journal::Journal;
 use super::log::Flow;
 use super::protocol::{Launch, Order, Report};
 
@@ -33,7 +34,12 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts a shim and gives it its container, whose output is appended to `log`.
-    pub(super) async fn start(settings: &Settings, launch: Launch, log: &Path) -> io::Result<Self> {
+    pub(super) async fn start(
+        settings: &Settings,
+        clock: Clock,
+        launch: Launch,
+        log: &Arc<Journal>,
+    ) -> io::Result<Self> {
         let mut command = Command::new(&settings.exe);
         command.args(&settings.shim_arguments).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -45,13 +51,18 @@ impl Group {
             };
             Ok((shim.stderr.take().ok_or_else(broken)?, shim))
         };
-        let (output, mut shim) = Flow::start(log, spawn).await?;
+        let (output, mut shim) = Flow::start(log, clock, spawn).await?;
         let id = shim.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let orders = shim.stdin.take().ok_or_else(broken)?;
         let reports = BufReader::new(shim.stdout.take().ok_or_else(broken)?).lines();
         let mut group = Self { shim, id, orders, reports, output };
         group.order(&Order::Start(launch)).await?;
         Ok(group)
+    }
+
+    /// The id of the process group, which is its leader's.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.id.and_then(|id| u32::try_from(id.as_raw_nonzero().get()).ok())
     }
 
     /// Asks the container to end, and ends it after `grace`.

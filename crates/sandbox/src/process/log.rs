@@ -3,12 +3,16 @@
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_clock::Clock;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::AbortOnDropHandle;
+
+use super::journal::Journal;
 
 /// Bytes of a log after which it is put aside, as the kubelet has it.
 const LIMIT: u64 = 10 * 1024 * 1024;
@@ -31,20 +35,23 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 
 /// A file of two generations: `x.log`, and `x.log.1` with what was before.
 struct Log {
-    path: PathBuf,
+    journal: Arc<Journal>,
+    clock: Clock,
     file: File,
     size: u64,
     limit: u64,
 }
 
 impl Log {
-    async fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
+    /// Opens the log for another run.
+    async fn open(journal: Arc<Journal>, clock: Clock, limit: u64) -> io::Result<Self> {
+        if let Some(folder) = journal.path().parent() {
             private_folder(folder)?;
         }
-        let file = append_to(path).await?;
+        let file = append_to(journal.path()).await?;
         let size = file.metadata().await?.len();
-        Ok(Self { path: path.to_owned(), file, size, limit })
+        journal.begin(size);
+        Ok(Self { journal, clock, file, size, limit })
     }
 
     /// Appends output, which is cut between two lines where it exceeds the limit.
@@ -60,18 +67,26 @@ impl Log {
     }
 
     async fn append(&mut self, output: &[u8]) -> io::Result<()> {
-        self.file.write_all(output).await?;
-        // The write itself happens elsewhere: only now is its outcome known.
-        self.file.flush().await?;
-        self.size += output.len() as u64;
-        Ok(())
+        let outcome = match self.file.write_all(output).await {
+            // The write itself happens elsewhere: only now is its outcome known.
+            Ok(()) => self.file.flush().await,
+            failed => failed,
+        };
+        let written = match &outcome {
+            Ok(()) => output.len() as u64,
+            // A part of it may be there.
+            Err(_) => self.file.metadata().await.map_or(0, |file| file.len().saturating_sub(self.size)),
+        };
+        self.size += written;
+        if written > 0 {
+            self.journal.wrote(written, self.clock.now());
+        }
+        outcome
     }
 
     async fn turn_over(&mut self) -> io::Result<()> {
-        let mut older = self.path.clone().into_os_string();
-        older.push(".1");
-        tokio::fs::rename(&self.path, older).await?;
-        self.file = append_to(&self.path).await?;
+        self.journal.turn_over()?;
+        self.file = append_to(self.journal.path()).await?;
         self.size = 0;
         Ok(())
     }
@@ -83,25 +98,33 @@ async fn append_to(path: &Path) -> io::Result<File> {
 
 /// A log into which output flows from a pipe.
 pub(super) struct Flow {
+    journal: Arc<Journal>,
     pump: AbortOnDropHandle<()>,
 }
 
 impl Flow {
-    /// Opens the log at `path` for the output that `connect` gives once the log is there.
-    pub(super) async fn start<R, T>(path: &Path, connect: impl FnOnce() -> io::Result<(R, T)>) -> io::Result<(Self, T)>
+    /// Opens the log for the output that `connect` gives once the log is there.
+    pub(super) async fn start<R, T>(
+        journal: &Arc<Journal>,
+        clock: Clock,
+        connect: impl FnOnce() -> io::Result<(R, T)>,
+    ) -> io::Result<(Self, T)>
     where
         R: AsyncRead + Unpin + Send + 'static,
     {
-        let opened = Log::open(path, LIMIT).await;
-        let log = opened.map_err(|error| io::Error::new(error.kind(), format!("log {}: {error}", path.display())))?;
+        let opened = Log::open(journal.clone(), clock, LIMIT).await;
+        let log = opened
+            .map_err(|error| io::Error::new(error.kind(), format!("log {}: {error}", journal.path().display())))?;
         let (output, rest) = connect()?;
-        Ok((Self { pump: AbortOnDropHandle::new(tokio::spawn(pump(output, log))) }, rest))
+        let pump = AbortOnDropHandle::new(tokio::spawn(pump(output, log)));
+        Ok((Self { journal: journal.clone(), pump }, rest))
     }
 
     /// Waits for the last output of a group that has ended.
     pub(super) async fn end(self) {
         // Dropping the handle stops a flow that does not end.
         let _ = tokio::time::timeout(REST, self.pump).await;
+        self.journal.end();
     }
 }
 
@@ -113,7 +136,7 @@ async fn pump(mut output: impl AsyncRead + Unpin, mut log: Log) {
         if let Err(error) = log.write(&chunk[..read]).await
             && !std::mem::replace(&mut told, true)
         {
-            tracing::warn!(log = %log.path.display(), %error, "output of a container is lost");
+            tracing::warn!(log = %log.journal.path().display(), %error, "output of a container is lost");
         }
     }
 }
@@ -126,7 +149,8 @@ mod tests {
     async fn a_full_log_is_put_aside_between_two_lines() {
         let folder = std::env::temp_dir().join(format!("tidemark-log-{}", std::process::id()));
         let path = folder.join("main.log");
-        let mut log = Log::open(&path, 10).await.unwrap();
+        let journal = Arc::new(Journal::new(path.clone()));
+        let mut log = Log::open(journal, Clock::system(), 10).await.unwrap();
         for output in ["one\ntwo\n", "three\nfour\n", "five\n", "a line that is longer than the limit\n"] {
             log.write(output.as_bytes()).await.unwrap();
         }

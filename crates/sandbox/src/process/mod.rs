@@ -5,14 +5,22 @@
 //! probes them and writes the pod's status. Real processes know only the real clock: this is never used under the
 //! paused one.
 
+mod balancer;
 mod container;
+mod ending;
 mod environment;
 mod group;
+mod ignored;
+mod journal;
 mod log;
+mod meter;
 mod pod;
 mod probe;
 mod protocol;
+mod resources;
+mod service_links;
 mod shim;
+mod supervision;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -30,9 +38,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use journal::{Logs, Silence};
 pub use shim::shim_main;
 
 use crate::controllers::{self, Cache, Key, cache_uid};
+use crate::usage::Gauge;
+use meter::Groups;
 
 /// The name of the one node.
 pub(crate) const NODE: &str = "sandbox";
@@ -97,8 +108,9 @@ impl Settings {
     }
 }
 
-/// Runs pods until `shutdown`, then ends all their processes and returns when they have gone.
-pub(crate) async fn run(client: Client, clock: Clock, settings: Settings, shutdown: CancellationToken) {
+/// Runs pods until `shutdown`, then ends all their processes and returns when they have gone. Meanwhile it measures what
+/// they use, keeps their logs and leads the connections to Services.
+pub(crate) async fn run(client: Client, clock: Clock, settings: Settings, books: Books, shutdown: CancellationToken) {
     if let Err(error) = log::make_private(&settings.log_dir) {
         // Each container that cannot write says so as well.
         tracing::warn!(folder = %settings.log_dir.display(), %error, "the folder of the pods' logs is not as it should be");
@@ -106,25 +118,39 @@ pub(crate) async fn run(client: Client, clock: Clock, settings: Settings, shutdo
     let mut seen = controllers::watch::<Pod>(&client);
     let places = Semaphore::new(settings.max_pods.min(Semaphore::MAX_PERMITS));
     let mut kubelet = Kubelet {
-        node: Arc::new(Node { client, clock, settings, places }),
+        node: Arc::new(Node { client, clock, settings, places, groups: Groups::default(), logs: books.logs }),
         pods: Cache::default(),
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
         addresses: Addresses::default(),
     };
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            Some(event) = seen.next() => kubelet.saw(event),
-            Some(ended) = kubelet.tasks.join_next(), if !kubelet.tasks.is_empty() => {
-                if let Some(pod) = kubelet.ended(ended) {
-                    kubelet.forget_logs(&pod);
+    let node = kubelet.node.clone();
+    {
+        let mut meter = std::pin::pin!(meter::run(&node.groups, clock, &books.gauge));
+        let mut balancer = std::pin::pin!(balancer::run(node.client.clone(), clock));
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(event) = seen.next() => kubelet.saw(event),
+                Some(ended) = kubelet.tasks.join_next(), if !kubelet.tasks.is_empty() => {
+                    if let Some(pod) = kubelet.ended(ended) {
+                        kubelet.forget_logs(&pod);
+                    }
                 }
+                () = &mut meter => {}
+                () = &mut balancer => {}
             }
         }
     }
     kubelet.stop().await;
+}
+
+/// What is written down of pods, for others to read.
+#[derive(Clone, Default)]
+pub(crate) struct Books {
+    pub(crate) gauge: Gauge,
+    pub(crate) logs: Logs,
 }
 
 /// What all pods share.
@@ -134,6 +160,8 @@ struct Node {
     settings: Settings,
     /// A pod holds one while it runs. They are given in the order in which they are asked for.
     places: Semaphore,
+    groups: Groups,
+    logs: Logs,
 }
 
 /// A pod with a task.
@@ -211,6 +239,7 @@ impl Kubelet {
 
     /// Removes the logs of a pod that has gone, unless there is another one of its name by now.
     fn forget_logs(&self, pod: &Running) {
+        self.node.logs.forget(&pod.uid);
         if self.pods.get(&pod.key).is_some_and(|known| cache_uid(&**known) != pod.uid) {
             return;
         }

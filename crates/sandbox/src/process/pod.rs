@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,6 +17,8 @@ use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use super::Node;
 use super::container::{Ended, Restart, Runner, State, Teller, Told, View};
+use super::ignored;
+use super::journal::Journal;
 use crate::controllers::{Note, Recorder, ask, remove};
 
 /// A status that could not be written is written again after this long.
@@ -34,7 +38,7 @@ pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watc
         reporter.write().await;
         let (teller, told) = mpsc::unbounded_channel();
         let containers = Containers { node, pod: &pod, address: &address, teller, stop: stop.clone() };
-        tokio::join!(containers.run(), reporter.follow(told));
+        tokio::join!(containers.run(), reporter.follow(told, &stop));
     }
     // A pod that is done stays until it is deleted.
     while stop.borrow_and_update().is_none() && stop.changed().await.is_ok() {}
@@ -63,27 +67,16 @@ impl Containers<'_> {
             Some("OnFailure") => Restart::OnFailure,
             _ => Restart::Always,
         };
-        let runner = |number, container, restart| Runner {
-            node: self.node,
-            pod: self.pod,
-            address: self.address,
-            container,
-            restart,
-            teller: self.teller.clone(),
-            number,
-            stop: self.stop.clone(),
-            view: View::waiting("ContainerCreating"),
-        };
         let first = spec.init_containers.as_deref().unwrap_or_default();
         let mut all = FuturesUnordered::new();
         for (number, container) in first.iter().enumerate() {
             if container.restart_policy.as_deref() == Some("Always") {
                 // A sidecar: it runs beside all that follow.
-                all.push(runner(number, container, Restart::Always).run());
+                all.push(self.runner(number, container, Restart::Always).run());
                 continue;
             }
             let until_done = if policy == Restart::Never { Restart::Never } else { Restart::OnFailure };
-            let mut attempt = std::pin::pin!(runner(number, container, until_done).run());
+            let mut attempt = std::pin::pin!(self.runner(number, container, until_done).run());
             let code = loop {
                 tokio::select! {
                     biased;
@@ -98,9 +91,41 @@ impl Containers<'_> {
             }
         }
         for (number, container) in spec.containers.iter().enumerate() {
-            all.push(runner(first.len() + number, container, policy).run());
+            all.push(self.runner(first.len() + number, container, policy).run());
         }
         while all.next().await.is_some() {}
+    }
+}
+
+impl<'a> Containers<'a> {
+    fn runner(&self, number: usize, container: &'a Container, restart: Restart) -> Runner<'a> {
+        Runner {
+            node: self.node,
+            pod: self.pod,
+            address: self.address,
+            container,
+            restart,
+            teller: self.teller.clone(),
+            number,
+            stop: self.stop.clone(),
+            view: View::waiting("ContainerCreating"),
+            log: self.log(container),
+            side_log: Arc::new(Journal::new(self.log_file(container).with_extension("probe.log"))),
+        }
+    }
+
+    fn log_file(&self, container: &Container) -> PathBuf {
+        let namespace = self.pod.namespace().unwrap_or_default();
+        let folder = self.node.settings.log_dir.join(namespace).join(self.pod.name_any());
+        folder.join(format!("{}.log", container.name))
+    }
+
+    /// The container's log, for all to read.
+    fn log(&self, container: &Container) -> Arc<Journal> {
+        let journal = Arc::new(Journal::new(self.log_file(container)));
+        let (namespace, uid) = (self.pod.namespace().unwrap_or_default(), self.pod.uid().unwrap_or_default());
+        self.node.logs.add([&namespace, &self.pod.name_any(), &container.name, &uid], journal.clone());
+        journal
     }
 }
 
@@ -115,6 +140,8 @@ struct Reporter<'a> {
     first: &'a [Container],
     main: &'a [Container],
     views: Vec<View>,
+    /// Whether no container is started again.
+    over: bool,
     /// Status and last change of each condition.
     conditions: BTreeMap<&'static str, (bool, Timestamp)>,
     written: Option<Value>,
@@ -136,6 +163,7 @@ impl<'a> Reporter<'a> {
             first,
             main,
             views: vec![View::waiting(reason); first.len() + main.len()],
+            over: false,
             conditions: BTreeMap::new(),
             written: None,
             recorder: Recorder::new(node.client.clone(), node.clock, "kubelet"),
@@ -143,7 +171,11 @@ impl<'a> Reporter<'a> {
     }
 
     /// Reports until the last container is done.
-    async fn follow(&mut self, mut told: mpsc::UnboundedReceiver<(usize, Told)>) {
+    async fn follow(
+        &mut self,
+        mut told: mpsc::UnboundedReceiver<(usize, Told)>,
+        stop: &watch::Receiver<Option<Duration>>,
+    ) {
         let mut behind = false;
         loop {
             let next = tokio::select! {
@@ -168,7 +200,9 @@ impl<'a> Reporter<'a> {
             }
             behind = !self.write().await;
         }
-        if behind {
+        // A pod that is deleted ends for good, whatever its restart policy.
+        self.over = stop.borrow().is_some();
+        if behind || self.over {
             self.write().await;
         }
     }
@@ -223,23 +257,7 @@ impl<'a> Reporter<'a> {
 
     /// Says which wishes of the manifest a process cannot have.
     async fn note_ignored(&mut self) {
-        let containers = || self.first.iter().chain(self.main);
-        let mounted = |container: &Container| {
-            let mounts = container.volume_mounts.iter().flatten();
-            mounts.into_iter().any(|mount| !mount.mount_path.starts_with("/var/run/secrets/"))
-        };
-        let mut ignored = Vec::new();
-        if containers().any(mounted) {
-            ignored.push("volumeMounts (processes see the files of this machine)");
-        }
-        if containers().any(|container| container.lifecycle.is_some()) {
-            ignored.push("lifecycle hooks");
-        }
-        if containers()
-            .any(|container| container.resources.as_ref().is_some_and(|resources| resources.limits.is_some()))
-        {
-            ignored.push("resource limits");
-        }
+        let ignored = self.pod.spec.as_ref().map(ignored::wishes).unwrap_or_default();
         if !ignored.is_empty() {
             self.record(true, "Ignored", format!("not done for process pods: {}", ignored.join(", "))).await;
         }
@@ -282,7 +300,8 @@ impl<'a> Reporter<'a> {
             _ => container.restart_policy.as_deref() == Some("Always") && view.started,
         });
         let ready = !main.is_empty() && main.iter().all(|view| view.ready);
-        let phase = phase(first, main, self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+        let policy = self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        let phase = phase(first, main, policy.filter(|_| !self.over).or(self.over.then_some("Never")));
         let statuses = |containers: &[Container], views: &[View]| -> Vec<Value> {
             containers.iter().zip(views).map(|(container, view)| container_status(container, view)).collect()
         };

@@ -1,16 +1,17 @@
 //! Probes of a container: by command, HTTP GET or TCP connection.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::Node;
 use super::group::Group;
+use super::journal::Journal;
 use super::protocol::{Launch, Report};
 
 /// The probes of one run of a container.
@@ -36,10 +37,20 @@ impl Probes {
     }
 }
 
-enum Check {
+/// Where and how commands of probes and hooks run.
+pub(super) struct Place<'a> {
+    pub(super) node: &'a Node,
+    pub(super) launch: &'a Launch,
+    /// What they write goes here.
+    pub(super) log: &'a Arc<Journal>,
+}
+
+/// Something to be done to see whether it works: by a probe, or as a hook.
+pub(super) enum Check {
     Exec(Vec<String>),
     Http { host: String, port: u16, request: String },
     Tcp { host: String, port: u16 },
+    Sleep(Duration),
 }
 
 /// One probe with its history.
@@ -81,12 +92,12 @@ impl Prober {
         self.due = Some(now + self.delay);
     }
 
-    /// Probes until the verdict changes, and gives the new one. Cancel safe: a probe under way is done again.
-    pub(super) async fn verdict(&mut self, settings: &Settings, launch: &Launch, log: &Path) -> bool {
+    /// Probes until the verdict changes or has been bad for long enough, and gives it. Cancel safe: a probe under way is done again.
+    pub(super) async fn verdict(&mut self, place: &Place<'_>) -> bool {
         loop {
             let Some(due) = self.due else { return std::future::pending().await };
             tokio::time::sleep_until(due).await;
-            let check = self.check.run(settings, launch, log);
+            let check = self.check.run(place);
             let passed = tokio::time::timeout(self.patience, check).await.unwrap_or(false);
             self.due = Some(Instant::now().max(due + self.period));
             if let Some(verdict) = self.enter(passed) {
@@ -106,7 +117,8 @@ impl Prober {
             self.verdict = Some(passed);
             return self.verdict;
         }
-        None
+        // What is not ready from the start is told once as well.
+        (!passed && self.failures == self.failures_needed).then_some(false)
     }
 }
 
@@ -134,21 +146,35 @@ impl Check {
         Err("process pods know exec, httpGet and tcpSocket".to_owned())
     }
 
-    async fn run(&self, settings: &Settings, launch: &Launch, log: &Path) -> bool {
+    /// A hook of a container's life.
+    pub(super) fn of_hook(hook: &LifecycleHandler, container: &Container, address: &str) -> Result<Self, String> {
+        if let Some(sleep) = &hook.sleep {
+            return Ok(Self::Sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or_default())));
+        }
+        let (exec, http_get, tcp_socket) = (hook.exec.clone(), hook.http_get.clone(), hook.tcp_socket.clone());
+        Self::of(&Probe { exec, http_get, tcp_socket, ..Default::default() }, container, address)
+    }
+
+    pub(super) async fn run(&self, place: &Place<'_>) -> bool {
         match self {
-            Self::Exec(command) => execute(command, settings, launch, log).await,
+            Self::Exec(command) => execute(command, place).await,
             Self::Http { host, port, request } => get((host, *port), request).await.unwrap_or(false),
             Self::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await.is_ok(),
+            Self::Sleep(time) => {
+                tokio::time::sleep(*time).await;
+                true
+            }
         }
     }
 }
 
 /// The command runs under a shim of its own, which ends with the future.
-async fn execute(command: &[String], settings: &Settings, launch: &Launch, log: &Path) -> bool {
+async fn execute(command: &[String], place: &Place<'_>) -> bool {
+    let Place { node, launch, log } = place;
     let path = launch.environment.get("PATH").map(String::as_str).unwrap_or_default();
     let Some(program) = super::environment::find(&command[0], path, &launch.working_dir) else { return false };
-    let probe = Launch { program, arguments: command.to_vec(), ..launch.clone() };
-    let Ok(mut group) = Group::start(settings, probe, log).await else { return false };
+    let probe = Launch { program, arguments: command.to_vec(), ..(*launch).clone() };
+    let Ok(mut group) = Group::start(&node.settings, node.clock, probe, log).await else { return false };
     let passed = loop {
         match group.report().await {
             Some(Report::Started) => {}

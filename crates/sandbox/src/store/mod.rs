@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 pub(crate) use object::Object;
 
@@ -51,12 +51,13 @@ struct Shelf {
     history: VecDeque<Change>,
     /// The revision of the newest forgotten change.
     floor: u64,
-    signal: watch::Sender<u64>,
+    /// Wakes the watchers in the order in which they wait: a `watch` channel would draw lots, and two runs differ.
+    signal: Arc<Notify>,
 }
 
 impl Shelf {
     fn new() -> Self {
-        Self { objects: BTreeMap::new(), history: VecDeque::new(), floor: 0, signal: watch::Sender::new(0) }
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), floor: 0, signal: Arc::default() }
     }
 }
 
@@ -143,8 +144,8 @@ impl Store {
     }
 
     /// Wakes at each change of a resource.
-    pub(crate) fn signal(&mut self, collection: &str) -> watch::Receiver<u64> {
-        self.shelf(collection).signal.subscribe()
+    pub(crate) fn signal(&mut self, collection: &str) -> Arc<Notify> {
+        self.shelf(collection).signal.clone()
     }
 
     fn shelf(&mut self, collection: &str) -> &mut Shelf {
@@ -152,7 +153,7 @@ impl Store {
     }
 
     fn record(&mut self, collection: &str, change: Change) {
-        let (limit, revision) = (self.history, self.revision);
+        let limit = self.history;
         let shelf = self.shelf(collection);
         shelf.history.push_back(change);
         // To read so many changes costs a watcher that fell behind about what a new list would.
@@ -162,7 +163,7 @@ impl Store {
                 shelf.floor = forgotten.object.revision;
             }
         }
-        shelf.signal.send_replace(revision);
+        shelf.signal.notify_waiters();
     }
 }
 

@@ -24,6 +24,14 @@ impl Object {
         Self { namespace: text("namespace"), name: text("name"), revision, value, json: OnceLock::new() }
     }
 
+    /// The same object without a revision, as one that is not stored.
+    pub(crate) fn unstored(mut self) -> Self {
+        if let Some(metadata) = self.value["metadata"].as_object_mut() {
+            metadata.shift_remove("resourceVersion");
+        }
+        self
+    }
+
     /// The same object at another revision.
     pub(crate) fn restamped(&self, revision: u64) -> Self {
         Self::new(self.value.clone(), revision)

@@ -9,113 +9,15 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 use kube::client::Body;
-use kube::{Api, Client, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tidemark_clock::Clock;
-use tidemark_sandbox::{Options, Sandbox};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tidemark_sandbox::Sandbox;
 
-const NAMESPACE: &str = "default";
-
-/// A sandbox with its controllers running.
-struct Lab {
-    sandbox: Sandbox,
-    client: Client,
-    stop: CancellationToken,
-    controllers: JoinHandle<()>,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        let sandbox = Sandbox::new(clock, Options::default());
-        let stop = CancellationToken::new();
-        let (running, token) = (sandbox.clone(), stop.clone());
-        let controllers = tokio::spawn(async move { running.run(token).await });
-        Self { client: sandbox.client(), sandbox, stop, controllers }
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), NAMESPACE)
-    }
-
-    async fn create<K>(&self, object: Value) -> K
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let object: K = serde_json::from_value(object).unwrap();
-        self.api::<K>().create(&PostParams::default(), &object).await.unwrap()
-    }
-
-    async fn patch<K>(&self, name: &str, patch: Value) -> K
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
-    }
-
-    async fn list<K>(&self) -> Vec<K>
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        self.api::<K>().list(&ListParams::default()).await.unwrap().items
-    }
-
-    async fn pods(&self) -> Vec<String> {
-        self.list::<Pod>().await.iter().map(ResourceExt::name_any).collect()
-    }
-
-    async fn deployment(&self, name: &str) -> Deployment {
-        self.api().get(name).await.unwrap()
-    }
-
-    async fn replicas(&self, name: &str) -> i32 {
-        self.deployment(name).await.spec.replicas.unwrap()
-    }
-
-    async fn hpa(&self) -> HorizontalPodAutoscaler {
-        self.api().get("worker").await.unwrap()
-    }
-
-    async fn condition(&self, type_: &str) -> HorizontalPodAutoscalerCondition {
-        let conditions = self.hpa().await.status.unwrap().conditions.unwrap();
-        conditions.into_iter().find(|condition| condition.type_ == type_).unwrap()
-    }
-
-    async fn finish(self) {
-        self.stop.cancel();
-        self.controllers.await.unwrap();
-    }
-}
-
-/// Lets virtual time pass.
-async fn pass(duration: Duration) {
-    tokio::time::sleep(duration).await;
-}
-
-async fn pass_seconds(seconds: u64) {
-    pass(Duration::from_secs(seconds)).await;
-}
+use crate::lab::{Lab, pass, pass_seconds};
 
 fn deployment(name: &str, replicas: i32, strategy: Value) -> Value {
     json!({
@@ -559,6 +461,16 @@ async fn an_event_is_kept_for_an_hour() {
     assert_eq!(lab.list::<Event>().await.len(), 1);
     pass_seconds(20).await;
     assert!(lab.list::<Event>().await.is_empty());
+    lab.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_simulated_pod_is_empty() {
+    let lab = Lab::new();
+    lab.create::<Deployment>(deployment("worker", 1, json!({}))).await;
+    pass_seconds(5).await;
+    let pod = lab.pods().await.remove(0);
+    assert_eq!(lab.api::<Pod>().logs(&pod, &kube::api::LogParams::default()).await.unwrap(), "");
     lab.finish().await;
 }
 

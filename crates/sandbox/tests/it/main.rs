@@ -2,4 +2,9 @@
 
 mod api;
 mod controllers;
+mod faults;
+mod lab;
+mod our_resources;
 mod process;
+mod resources;
+mod workloads;

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HPAScalingRules, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec,
+    MetricTarget,
 };
-use tidemark_engine::hpa::{Behavior, Failure, Metric, Policy, Rules, Select, Spec, Target};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use tidemark_engine::hpa::{
+    Behavior, Failure, Metric, PerPod, Policy, Resource, ResourceTarget, Rules, Select, Spec, Target,
+};
 use tidemark_engine::quantity;
 
-/// The engine's view of the spec. Metrics that cannot be read here are kept with a target that is never looked at: each
-/// gets a failed reading by [`readable`].
+/// The engine's view of the spec. A metric that cannot be read here is kept with a target that is never looked at: it gets
+/// a failed reading by [`source`].
 pub(super) fn spec(spec: &HorizontalPodAutoscalerSpec) -> Spec {
     Spec {
         min_replicas: spec.min_replicas.unwrap_or(1),
@@ -19,47 +23,100 @@ pub(super) fn spec(spec: &HorizontalPodAutoscalerSpec) -> Spec {
     }
 }
 
-/// The External metric to read, or why there is nothing to read.
-pub(super) fn readable(metric: &MetricSpec) -> Result<&ExternalMetricSource, Failure> {
-    let failed = |reason, message: String| Err(Failure { reason, message: message.into() });
-    match (metric.type_.as_str(), &metric.external) {
-        ("External", Some(external)) if target(external).is_some() => Ok(external),
-        ("External", _) => failed(
-            "InvalidMetricSourceType",
-            "an External metric needs a target value or averageValue above 0".to_owned(),
-        ),
-        ("Resource", _) => failed("FailedGetResourceMetric", not_measured("resource metrics")),
-        ("ContainerResource", _) => failed("FailedGetContainerResourceMetric", not_measured("resource metrics")),
-        ("Pods", _) => failed("FailedGetPodsMetric", not_measured("metrics of pods")),
-        ("Object", _) => failed("FailedGetObjectMetric", not_measured("metrics of objects")),
-        (other, _) => failed("InvalidMetricSourceType", format!("unknown metric source type {other:?}")),
+/// Where a metric comes from.
+pub(super) enum Source<'a> {
+    External(&'a ExternalMetricSource),
+    Resource(ResourceMetric<'a>),
+}
+
+/// A Resource or ContainerResource metric.
+pub(super) struct ResourceMetric<'a> {
+    pub(super) name: &'a str,
+    /// The one container that counts.
+    pub(super) container: Option<&'a str>,
+    pub(super) utilization: bool,
+}
+
+impl ResourceMetric<'_> {
+    /// The reason of a condition when it cannot be read.
+    pub(super) fn failure(&self) -> &'static str {
+        if self.container.is_some() { "FailedGetContainerResourceMetric" } else { "FailedGetResourceMetric" }
     }
 }
 
-fn not_measured(what: &str) -> String {
-    format!("the sandbox measures no {what}, only External metrics are served")
+/// Where to read a metric, or why there is nothing to read.
+pub(super) fn source(metric: &MetricSpec) -> Result<Source<'_>, Failure> {
+    let failed = |reason, message: String| Err(Failure { reason, message: message.into() });
+    if let Some(external) = metric.external.as_ref().filter(|external| external_target(external).is_some()) {
+        return Ok(Source::External(external));
+    }
+    if let Some((name, container, target)) = resource_of(metric).filter(|(.., target)| per_pod(target).is_some()) {
+        return Ok(Source::Resource(ResourceMetric {
+            name,
+            container,
+            utilization: matches!(per_pod(target), Some(PerPod::Utilization(_))),
+        }));
+    }
+    match metric.type_.as_str() {
+        "External" => {
+            failed("InvalidMetricSourceType", "an External metric needs a target value or averageValue above 0".into())
+        }
+        "Resource" | "ContainerResource" => failed(
+            "InvalidMetricSourceType",
+            format!("a {} metric needs a target averageUtilization or averageValue above 0", metric.type_),
+        ),
+        "Pods" => failed("FailedGetPodsMetric", not_served("metrics of pods")),
+        "Object" => failed("FailedGetObjectMetric", not_served("metrics of objects")),
+        other => failed("InvalidMetricSourceType", format!("unknown metric source type {other:?}")),
+    }
+}
+
+fn not_served(what: &str) -> String {
+    format!("the sandbox serves no {what}, only External, Resource and ContainerResource metrics")
 }
 
 fn metric(metric: &MetricSpec) -> Metric {
-    let name = match (&metric.external, &metric.resource, &metric.container_resource) {
-        (Some(external), ..) => external.metric.name.as_str(),
-        (_, Some(resource), _) => resource.name.as_str(),
-        (.., Some(resource)) => resource.name.as_str(),
-        _ => metric.type_.as_str(),
-    };
-    let target = metric.external.as_ref().and_then(target).unwrap_or(Target::Value(1));
-    Metric { name: name.into(), target }
+    if let Some((name, container, target)) = resource_of(metric) {
+        let resource = match name {
+            "cpu" => Resource::Cpu,
+            "memory" => Resource::Memory,
+            _ => Resource::Other,
+        };
+        let per_pod = per_pod(target).unwrap_or(PerPod::Utilization(1));
+        let target = ResourceTarget { resource, container: container.is_some(), per_pod };
+        return Metric { name: name.into(), target: Target::Resource(target) };
+    }
+    let name = metric.external.as_ref().map_or(&metric.type_, |external| &external.metric.name);
+    let target = metric.external.as_ref().and_then(external_target).unwrap_or(Target::Value(1));
+    Metric { name: name.as_str().into(), target }
 }
 
-fn target(external: &ExternalMetricSource) -> Option<Target> {
-    let milli = |value: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| {
-        quantity::parse_milli(&value.0).filter(|milli| *milli > 0)
-    };
+/// Resource, container and target of a metric of pods' resources.
+fn resource_of(metric: &MetricSpec) -> Option<(&str, Option<&str>, &MetricTarget)> {
+    if let Some(resource) = &metric.resource {
+        return Some((&resource.name, None, &resource.target));
+    }
+    let resource = metric.container_resource.as_ref()?;
+    Some((&resource.name, Some(&resource.container), &resource.target))
+}
+
+fn per_pod(target: &MetricTarget) -> Option<PerPod> {
+    if let Some(value) = &target.average_value {
+        return positive(value).map(PerPod::AverageValue);
+    }
+    target.average_utilization.filter(|percent| *percent > 0).map(PerPod::Utilization)
+}
+
+fn external_target(external: &ExternalMetricSource) -> Option<Target> {
     match (&external.target.average_value, &external.target.value) {
-        (Some(value), _) => milli(value).map(Target::AverageValue),
-        (_, Some(value)) => milli(value).map(Target::Value),
+        (Some(value), _) => positive(value).map(Target::AverageValue),
+        (_, Some(value)) => positive(value).map(Target::Value),
         (None, None) => None,
     }
+}
+
+fn positive(value: &Quantity) -> Option<i64> {
+    quantity::parse_milli(&value.0).filter(|milli| *milli > 0)
 }
 
 /// The API server fills every member; what is missing all the same gets the same defaults.

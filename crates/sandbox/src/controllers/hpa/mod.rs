@@ -3,6 +3,7 @@
 
 mod convert;
 mod pass;
+mod resource;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};

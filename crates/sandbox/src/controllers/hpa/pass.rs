@@ -14,13 +14,14 @@ use kube::core::{ApiResource, DynamicObject, Request, Selector};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Deserialize;
 use tidemark_clock::Clock;
-use tidemark_engine::hpa::{self, Controls, Decision, Failure, Memory, Observed, Reading, Spec};
+use tidemark_engine::hpa::{self, Controls, Decision, Failure, Measured, Memory, Observed, PodTiming, Reading, Spec};
 use tidemark_engine::quantity;
 use tidemark_engine::verdict::{Status, Verdict};
 use tokio::time::Instant;
 
 use super::super::{Error, Key, Note, ask, cache};
-use super::{convert, status};
+use super::convert::Source;
+use super::{convert, resource, status};
 
 /// A write of the target's scale that lost against another one is repeated so many times.
 const CONFLICTS: usize = 5;
@@ -123,7 +124,7 @@ impl Pass {
         };
         status.current_replicas = Some(observed.spec_replicas);
         status.current_metrics = None;
-        let mut readings = Vec::new();
+        let mut measured = Vec::new();
         if hpa::needs_metrics(&spec, observed) {
             let pods = self.pods(&target.scale).await?;
             observed.pods = i32::try_from(pods.len()).unwrap_or(i32::MAX);
@@ -133,15 +134,19 @@ impl Pass {
             self.unambiguous(&uids)?;
             outcome.pods = Some(uids);
             for metric in api_spec.metrics.iter().flatten() {
-                readings.push(match convert::readable(metric) {
-                    Ok(external) => self.read(external).await,
-                    Err(failure) => Err(failure),
+                measured.push(match convert::source(metric) {
+                    Ok(Source::External(external)) => Measured::External(self.read(external).await),
+                    Ok(Source::Resource(metric)) => {
+                        let (namespace, selector) = (&self.key.namespace, selector(&target.scale));
+                        Measured::Pods(resource::pods(&self.client, namespace, selector, &pods, &metric).await)
+                    }
+                    Err(failure) => Measured::External(Err(failure)),
                 });
             }
         }
-        let now = self.clock.now();
-        let decision = hpa::decide(&spec, &self.controls, observed, &readings, &self.memory, now);
-        status.current_metrics = status::metrics(api_spec, &decision.metrics);
+        let (now, timing) = (self.clock.now(), PodTiming::default());
+        let decision = hpa::decide_all(&spec, &self.controls, &timing, observed, &measured, &self.memory, now);
+        status.current_metrics = status::metrics(api_spec, &decision);
         self.settle(&spec, &decision, target, status, outcome).await;
         Ok(())
     }
@@ -206,14 +211,14 @@ impl Pass {
     async fn target(&self, spec: &HorizontalPodAutoscalerSpec) -> Result<Target, Error> {
         let reference = &spec.scale_target_ref;
         let api_version = reference.api_version.as_deref().unwrap_or("v1");
-        let resource = resource(&self.client, api_version, &reference.kind).await?;
+        let resource = served_by(&self.client, api_version, &reference.kind).await?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.key.namespace, &resource);
         let scale = ask(api.get_scale(&reference.name)).await?;
         Ok(Target { api, name: reference.name.clone(), scale })
     }
 
     async fn pods(&self, scale: &Scale) -> Result<Vec<Pod>, Stop> {
-        let selector = scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
+        let selector = selector(scale);
         if selector.is_empty() {
             let message = "the HPA target's scale is missing a selector".to_owned();
             return Err(Stop::new("ScalingActive", "InvalidSelector", message));
@@ -293,6 +298,10 @@ impl Pass {
     }
 }
 
+fn selector(scale: &Scale) -> &str {
+    scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default()
+}
+
 fn verdict(status: Status, reason: &'static str, message: String) -> Verdict {
     Verdict { status, reason, message }
 }
@@ -310,7 +319,7 @@ async fn rescale(mut target: Target, replicas: i32) -> Result<(), Error> {
 }
 
 /// Which resource serves a kind, by discovery.
-async fn resource(client: &Client, api_version: &str, kind: &str) -> Result<ApiResource, Error> {
+async fn served_by(client: &Client, api_version: &str, kind: &str) -> Result<ApiResource, Error> {
     let list = match api_version {
         "v1" => ask(client.list_core_api_resources("v1")).await?,
         version => ask(client.list_api_group_resources(version)).await?,

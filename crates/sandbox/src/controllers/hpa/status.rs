@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ExternalMetricStatus, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
-    MetricStatus, MetricValueStatus,
+    ContainerResourceMetricStatus, ExternalMetricStatus, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec,
+    HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus, MetricValueStatus, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use tidemark_engine::hpa::Current;
+use tidemark_engine::hpa::{Current, Decision};
 use tidemark_engine::quantity;
 use tidemark_engine::verdict::Verdict;
 
@@ -36,25 +36,42 @@ pub(super) fn set(status: &mut HorizontalPodAutoscalerStatus, type_: &str, verdi
 }
 
 /// The metrics' present values, in the order of the spec; those that failed are left out.
-pub(super) fn metrics(spec: &HorizontalPodAutoscalerSpec, current: &[Option<Current>]) -> Option<Vec<MetricStatus>> {
+pub(super) fn metrics(spec: &HorizontalPodAutoscalerSpec, decision: &Decision) -> Option<Vec<MetricStatus>> {
     let metrics: Vec<_> = spec
         .metrics
         .iter()
         .flatten()
-        .zip(current)
-        .filter_map(|(metric, current)| {
-            let quantity = |milli| Some(Quantity(quantity::format_milli(milli)));
-            let current = match (*current)? {
-                Current::AverageValue(milli) => {
-                    MetricValueStatus { average_value: quantity(milli), ..Default::default() }
-                }
-                Current::Value(milli) => MetricValueStatus { value: quantity(milli), ..Default::default() },
-            };
-            let external = ExternalMetricStatus { current, metric: metric.external.as_ref()?.metric.clone() };
-            Some(MetricStatus { type_: metric.type_.clone(), external: Some(external), ..Default::default() })
+        .enumerate()
+        .filter_map(|(i, metric)| {
+            let current = (*decision.metrics.get(i)?)?;
+            metric_status(metric, value(current, decision.utilization.get(i).copied().flatten()))
         })
         .collect();
     (!metrics.is_empty()).then_some(metrics)
+}
+
+fn value(current: Current, utilization: Option<i32>) -> MetricValueStatus {
+    let quantity = |milli| Some(Quantity(quantity::format_milli(milli)));
+    match current {
+        Current::AverageValue(milli) => {
+            MetricValueStatus { average_value: quantity(milli), average_utilization: utilization, ..Default::default() }
+        }
+        Current::Value(milli) => MetricValueStatus { value: quantity(milli), ..Default::default() },
+    }
+}
+
+fn metric_status(metric: &MetricSpec, current: MetricValueStatus) -> Option<MetricStatus> {
+    let mut status = MetricStatus { type_: metric.type_.clone(), ..Default::default() };
+    if let Some(external) = &metric.external {
+        status.external = Some(ExternalMetricStatus { current, metric: external.metric.clone() });
+    } else if let Some(resource) = &metric.resource {
+        status.resource = Some(ResourceMetricStatus { current, name: resource.name.clone() });
+    } else {
+        let resource = metric.container_resource.as_ref()?;
+        let (container, name) = (resource.container.clone(), resource.name.clone());
+        status.container_resource = Some(ContainerResourceMetricStatus { container, current, name });
+    }
+    Some(status)
 }
 
 /// The status as a merge patch that also takes away what is no longer there.

@@ -2,6 +2,8 @@
 
 mod custom;
 mod facts;
+mod hooks;
+mod kinds;
 mod objects;
 mod served;
 mod watches;

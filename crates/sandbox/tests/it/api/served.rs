@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 
 use http::Response;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::Discovery;
-use kube::api::{ListParams, LogParams};
+use kube::api::ListParams;
 use kube::client::Body;
 
 use super::*;
@@ -133,9 +133,8 @@ async fn what_is_not_done_is_named() {
     let status = refused(nodes.list(&ListParams::default()).await);
     assert_eq!((status.code, &*status.reason), (501, "NotImplemented"));
     assert!(status.message.contains("resource nodes of v1"), "{}", status.message);
-    let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let status = refused(pods.logs("x", &LogParams::default()).await);
-    assert!(status.code == 501 && status.message.contains("pods/log"), "{}", status.message);
+    let status = refused(send(&client, "POST", "/api/v1/namespaces/default/pods/x/exec", json!({})).await);
+    assert!(status.code == 501 && status.message.contains("pods/exec"), "{}", status.message);
     let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
     assert_eq!(refused(send(&client, "GET", roles, json!(null)).await).code, 501);
     assert_eq!(refused(send(&client, "GET", "/apis/unknown.example.com/v1/things", json!(null)).await).code, 404);

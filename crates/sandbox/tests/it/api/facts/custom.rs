@@ -10,7 +10,7 @@ use super::super::custom::{
 use super::*;
 
 /// Creates a definition, unless it is there, and waits until it is served.
-async fn define(client: &Client, definition: &CustomResourceDefinition) {
+pub async fn define(client: &Client, definition: &CustomResourceDefinition) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     match api.create(&PostParams::default(), definition).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
@@ -203,4 +203,191 @@ pub async fn the_most_stable_version_is_preferred(client: Client) {
     let group = tokio::time::timeout(std::time::Duration::from_secs(60), group).await.unwrap();
     let versions: Vec<_> = group.versions.iter().map(|version| version.version.as_str()).collect();
     assert_eq!(versions, ["v2", "v1", "v1beta1", "v1alpha1"]);
+}
+
+fn ruled(group: &str, spec: Value) -> CustomResourceDefinition {
+    let mut definition = gadgets(json!({"type": "object", "properties": {"spec": spec}}));
+    definition["metadata"]["name"] = json!(format!("gadgets.{group}"));
+    definition["spec"]["group"] = json!(group);
+    read(definition)
+}
+
+fn gadget_of(group: &str, spec: Value) -> Value {
+    let mut object = gadget(spec);
+    object["apiVersion"] = json!(format!("{group}/v1"));
+    object
+}
+
+pub async fn validation_rules_are_evaluated(client: Client) {
+    let group = "ruled.example.com";
+    let spec = json!({"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "message": "min above max"},
+            {"rule": "!has(self.label) || self.label.size() < 3", "messageExpression": "'label ' + self.label + ' is long'",
+             "reason": "FieldValueForbidden", "fieldPath": ".label"},
+            {"rule": "!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.number == p.number))"},
+            {"rule": "!has(self.when) || self.when > timestamp('2026-01-01T00:00:00Z')", "message": "too early"},
+            {"rule": "!has(self.share) || (type(self.share) == string ? self.share.matches('^[0-9]+%$') : self.share > 0)",
+             "message": "no share"},
+            {"rule": "!has(self.tags) || self.tags == ['b', 'a'] || !('a' in self.tags)", "message": "a and b only"},
+        ],
+        "properties": {
+            "min": {"type": "integer", "minimum": 0}, "max": {"type": "integer"},
+            "size": {"type": "integer", "x-kubernetes-validations": [{"rule": "self % 2 == 0", "message": "even"}]},
+            "label": {"type": "string"}, "when": {"type": "string", "format": "date-time"},
+            "share": {"x-kubernetes-int-or-string": true},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "maxItems": 9, "items": {"type": "string", "maxLength": 9}},
+            "ports": {"type": "array", "maxItems": 9, "items": {"type": "object", "properties": {"number": {"type": "integer"}}}},
+        },
+    });
+    define(&client, &ruled(group, spec)).await;
+    let path = path(&client, &format!("apis/{group}/v1"), "gadgets");
+    let ports = |second: i64| json!([{"number": 1}, {"number": second}]);
+    let sound = json!({"min": 1, "max": 2, "size": 2, "label": "ab", "ports": ports(2), "when": "2026-02-01T00:00:00Z",
+        "share": "5%", "tags": ["a", "b"]});
+    let with = |change: Value| {
+        let mut spec = sound.clone();
+        json_patch_merge(&mut spec, &change);
+        gadget_of(group, spec)
+    };
+    let blocked = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                   complete validation";
+    for (change, said) in [
+        (json!({"min": 3}), vec!["spec: Invalid value: min above max".to_owned()]),
+        (
+            json!({"max": null}),
+            vec!["spec: Invalid value: \"object\": no such key: max evaluating rule: min above max".to_owned()],
+        ),
+        (json!({"size": 3}), vec!["spec.size: Invalid value: 3: even".to_owned()]),
+        (json!({"label": "long"}), vec!["spec.label: Forbidden: label long is long".to_owned()]),
+        (
+            json!({"ports": ports(1)}),
+            vec![
+                "spec: Invalid value: failed rule: !has(self.ports) || self.ports.all(p, self.ports.exists_one(q, \
+                  q.number == p.number))"
+                    .to_owned(),
+            ],
+        ),
+        (json!({"when": "2025-01-01T00:00:00Z"}), vec!["spec: Invalid value: too early".to_owned()]),
+        (json!({"share": "much"}), vec!["spec: Invalid value: no share".to_owned()]),
+        (json!({"share": 0}), vec!["spec: Invalid value: no share".to_owned()]),
+        (json!({"tags": ["a"]}), vec!["spec: Invalid value: a and b only".to_owned()]),
+        (
+            json!({"max": "x", "min": 3}),
+            vec![
+                "spec.max: Invalid value: \"string\": spec.max in body must be of type integer: \"string\"".to_owned(),
+                format!("<nil>: Invalid value: null: {blocked}"),
+            ],
+        ),
+    ] {
+        let status = refused(send(&client, "POST", &path, with(change.clone())).await);
+        let causes = status.details.unwrap().causes;
+        let mut told: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut said = said;
+        told.sort();
+        said.sort();
+        assert_eq!(told, said, "{change}");
+        assert_eq!(status.code, 422);
+    }
+    send(&client, "POST", &path, with(json!({}))).await.unwrap();
+}
+
+/// Puts the fields of a change into an object; a null takes one out.
+fn json_patch_merge(value: &mut Value, change: &Value) {
+    for (name, part) in change.as_object().unwrap() {
+        match part {
+            Value::Null => drop(value.as_object_mut().unwrap().remove(name)),
+            _ => value[name] = part.clone(),
+        }
+    }
+}
+
+pub async fn a_transition_rule_compares_with_the_state_before(client: Client) {
+    let group = "moved.example.com";
+    let spec = json!({"type": "object",
+        "x-kubernetes-validations": [{"rule": "self.name == oldSelf.name", "message": "the name stays"}],
+        "properties": {
+            "name": {"type": "string"},
+            "old": {"type": "string", "maxLength": 9, "x-kubernetes-validations": [{"rule": "self != 'bad'"}]},
+            "sizes": {"type": "array", "maxItems": 9, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {
+                "type": "object", "required": ["k"],
+                "x-kubernetes-validations": [{"rule": "self.v >= oldSelf.v", "message": "sizes only grow"}],
+                "properties": {"k": {"type": "string", "maxLength": 9}, "v": {"type": "integer"}},
+            }},
+        },
+    });
+    let mut definition = ruled(group, spec);
+    define(&client, &definition).await;
+    let path = path(&client, &format!("apis/{group}/v1"), "gadgets");
+    let spec = json!({"name": "a", "sizes": [{"k": "x", "v": 1}, {"k": "y", "v": 5}]});
+    send(&client, "POST", &path, gadget_of(group, spec)).await.unwrap();
+    let api = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", "Gadget"));
+    let api: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &api);
+    let patch = async |spec: Value| api.patch("g", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await;
+    let status = refused(patch(json!({"name": "b"})).await);
+    assert_eq!(status.message, "Gadget.moved.example.com \"g\" is invalid: spec: Invalid value: the name stays");
+    let smaller = json!({"sizes": [{"k": "y", "v": 4}, {"k": "x", "v": 1}]});
+    let status = refused(patch(smaller).await);
+    assert_eq!(status.details.unwrap().causes[0].field, "spec.sizes[0]");
+    patch(json!({"sizes": [{"k": "y", "v": 6}, {"k": "new", "v": 0}], "old": "bad"})).await.unwrap_err();
+    patch(json!({"sizes": [{"k": "y", "v": 6}, {"k": "new", "v": 0}]})).await.unwrap();
+    // What breaks a rule that came later may stay as it is.
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    definition.metadata.resource_version = None;
+    let rule = json!({"spec": {"versions": [{
+        "name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "name": {"type": "string", "maxLength": 9, "x-kubernetes-validations": [{"rule": "self == 'z'"}]},
+            "other": {"type": "string"},
+        }}}}},
+    }]}});
+    definitions.patch(&format!("gadgets.{group}"), &PatchParams::default(), &Patch::Merge(rule)).await.unwrap();
+    let mut last = None;
+    for _ in 0..200 {
+        match patch(json!({"name": "y"})).await {
+            Err(kube::Error::Api(status)) if status.message.contains("failed rule: self == 'z'") => {
+                last = Some(status);
+                break;
+            }
+            _ => drop(patch(json!({"name": "a"})).await),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(last.expect("the new rule counts").details.as_ref().unwrap().causes[0].field, "spec.name");
+    patch(json!({"other": "changed"})).await.unwrap();
+}
+
+pub async fn a_rule_that_makes_no_sense_is_refused_with_its_definition(client: Client) {
+    let place = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
+    let told = |rule: &str| {
+        let escaped = rule.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+        format!(
+            "{{\"Rule\":\"{escaped}\",\"Message\":\"m\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}"
+        )
+    };
+    for (rule, said) in [
+        (
+            "self.nope > 1 && foo(self) && bar",
+            "compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1 && foo(self) && bar\n | ....^\n\
+             ERROR: <input>:1:21: undeclared reference to 'foo' (in container '')\n | self.nope > 1 && foo(self) && bar\n | \
+             ....................^\n\
+             ERROR: <input>:1:31: undeclared reference to 'bar' (in container '')\n | self.nope > 1 && foo(self) && bar\n | \
+             ..............................^",
+        ),
+        ("self.min + 1", "cel expression must evaluate to a bool"),
+        (
+            "self.label < 5",
+            "compilation failed: ERROR: <input>:1:12: found no matching overload for '_<_' applied to '(string, int)'\n | \
+             self.label < 5\n | ...........^",
+        ),
+    ] {
+        let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": rule, "message": "m"}], "properties": {
+            "min": {"type": "integer"}, "label": {"type": "string"},
+        }});
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let status = refused(api.create(&PostParams::default(), &ruled("senseless.example.com", spec)).await);
+        let cause = &status.details.unwrap().causes[0];
+        assert_eq!(cause.field, place);
+        assert_eq!(cause.message, format!("Invalid value: {}: {said}", told(rule)));
+    }
 }

@@ -1,8 +1,12 @@
 //! What holds for a real API server holds for the sandbox: each fact is tested on both.
 
+mod apply;
 mod custom;
+mod kinds;
 mod objects;
 mod watches;
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Namespace;
 use tidemark_testkit::ControlPlane;
@@ -40,6 +44,27 @@ fn label(test: &str) -> String {
     test.replace('_', "-").chars().take(60).collect::<String>().trim_end_matches('-').to_owned()
 }
 
+/// The answer to a server-side apply.
+async fn apply(client: &Client, path: &str, manager: &str, body: &Value) -> Result<Value, kube::Error> {
+    let sign = if path.contains('?') { '&' } else { '?' };
+    let request = Request::patch(format!("{path}{sign}fieldManager={manager}"));
+    let request = request.header("Content-Type", "application/apply-patch+yaml");
+    client.request(request.body(body.to_string().into_bytes()).unwrap()).await
+}
+
+/// The owners of an object by operation and name, and what they own.
+fn owners(object: &Value) -> BTreeMap<String, Value> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let entry = |entry: &Value| {
+        let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        (
+            format!("{} {} {}", text("operation"), text("manager"), text("subresource")).trim().to_owned(),
+            entry["fieldsV1"].clone(),
+        )
+    };
+    entries.map(entry).collect()
+}
+
 /// The path of a namespace's objects.
 fn path(client: &Client, group_version: &str, rest: &str) -> String {
     format!("/{group_version}/namespaces/{}/{rest}", client.default_namespace())
@@ -66,6 +91,25 @@ macro_rules! facts {
 }
 
 facts! {
+    apply:
+        an_apply_owns_what_it_names_and_takes_away_what_it_no_longer_names,
+        an_update_owns_what_it_changes,
+        an_update_that_changes_nothing_keeps_the_version,
+        an_apply_that_changes_what_others_own_conflicts_unless_it_is_forced,
+        what_two_appliers_name_stays_until_neither_does,
+        an_apply_that_cannot_be_meant_is_refused,
+        an_applied_custom_resource_keeps_the_items_of_others,
+        the_status_is_applied_apart,
+        owners_can_be_reset_and_what_had_none_belonged_to_somebody,
+        a_rehearsed_apply_changes_nothing,
+        kubectl_applies_on_the_server_what_it_applied_itself_before;
+    kinds:
+        a_wrong_type_is_refused_with_its_place,
+        quantities_are_kept_in_one_way_of_writing,
+        lists_of_a_service_and_of_a_pod_merge_by_their_keys,
+        an_autoscaler_is_seen_through_both_versions,
+        a_revision_keeps_its_data,
+        a_job_gets_its_selector;
     objects:
         names_are_unique_generated_and_checked,
         an_update_with_an_old_version_conflicts,
@@ -90,7 +134,10 @@ facts! {
         a_custom_scale_follows_the_paths_of_its_definition,
         a_null_stands_for_an_absent_field,
         a_definition_that_would_not_be_obeyed_is_refused,
-        the_most_stable_version_is_preferred;
+        the_most_stable_version_is_preferred,
+        validation_rules_are_evaluated,
+        a_transition_rule_compares_with_the_state_before,
+        a_rule_that_makes_no_sense_is_refused_with_its_definition;
     watches:
         a_watch_goes_on_from_a_version_and_ends_in_time,
         a_selector_turns_changes_into_arrivals_and_departures,

@@ -1,5 +1,9 @@
 //! Pods as processes of this machine, on the real clock.
 
+mod life;
+mod logs;
+mod services;
+
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -422,10 +426,11 @@ async fn a_container_is_ready_when_its_probe_says_so() {
     let machine = Machine::new("probe");
     let mut spec = shell("exec sleep 1000");
     spec["containers"][0]["readinessProbe"] =
-        json!({ "exec": { "command": ["test", "-e", "open"] }, "periodSeconds": 1 });
+        json!({ "exec": { "command": ["test", "-e", "open"] }, "periodSeconds": 1, "failureThreshold": 1 });
     machine.create(spec).await;
     let pod = machine.until(|pod| state(pod).is_some_and(|state| state.running.is_some())).await;
     assert!(!is_ready(&pod));
+    eventually_event(&Api::namespaced(machine.client.clone(), "default"), "Unhealthy").await;
     std::fs::write(machine.file("open"), "").unwrap();
     machine.until(is_ready).await;
     machine.finish().await;
