@@ -20,6 +20,8 @@ pub enum Command {
     Up(Up),
     /// Run the operator in a cluster
     Operator(OperatorArgs),
+    /// Check manifests without a cluster: definitions, admission rules, the parameters of every trigger
+    Lint(crate::lint::LintArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run one of the small programs of the examples
@@ -65,6 +67,13 @@ pub struct OperatorArgs {
     /// Namespace where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read [default: the pod's own]
     #[arg(long, value_name = "NAMESPACE", env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
     pub cluster_object_namespace: Option<String>,
+    /// Folder of the files that ClusterTriggerAuthentications name by filePath; without it they are refused
+    #[arg(long, value_name = "DIR")]
+    pub filepath_auth_root_path: Option<PathBuf>,
+    /// Seconds after which parameters from Secrets, ConfigMaps, files and environments are read again though no read has
+    /// failed; 0 never does
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub auth_refresh: u64,
     /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address
     #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]
     pub external_metrics_address: Option<SocketAddr>,

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod args;
 pub mod crds;
 pub mod kubeconfig;
+pub mod lint;
 pub mod manifests;
 pub mod metrics;
 pub mod operator;
@@ -25,6 +26,7 @@ use args::{Cli, Command};
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Shim => return tidemark_sandbox::process::shim_main([]),
+        Command::Lint(args) => return lint::run(&args).unwrap_or_else(|error| failed(&error)),
         Command::Crds => crds::print(),
         Command::Demo(demo) => block_on(tidemark_demo::run(demo)),
         Command::Up(args) => block_on(Box::pin(up::run(args))),
@@ -32,12 +34,14 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A closed standard error is no reason for another exit code.
-            let _ = writeln!(std::io::stderr(), "tidemark: {}", describe(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    // A closed standard error is no reason for another exit code.
+    let _ = writeln!(std::io::stderr(), "tidemark: {}", describe(error));
+    ExitCode::FAILURE
 }
 
 fn block_on(command: BoxFuture<'static, anyhow::Result<()>>) -> anyhow::Result<()> {

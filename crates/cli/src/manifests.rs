@@ -80,7 +80,11 @@ pub fn read(paths: &[PathBuf]) -> Contents {
     contents
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The files of a path: itself, or those of a folder (one level deep, in the order of their names).
+///
+/// # Errors
+/// It cannot be read, or is a folder without manifests.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -126,7 +130,7 @@ pub fn parse(file: &Path, text: &str, contents: &mut Contents) {
 
 /// The documents with the number of lines before each. A line that starts with `---` separates documents wherever it
 /// stands: YAML allows it nowhere else in the first column.
-fn documents(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn documents(text: &str) -> Vec<(usize, String)> {
     let mut documents = vec![(0, String::new())];
     for (number, line) in text.lines().enumerate() {
         let rest = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -30,7 +31,13 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let watch_namespaces: Vec<String> =
         args.watch_namespaces.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     let cluster_object_namespace = args.cluster_object_namespace.clone().or_else(pod_namespace);
-    let settings = Settings { watch_namespaces, cluster_object_namespace, ..Settings::default() };
+    let settings = Settings {
+        watch_namespaces,
+        cluster_object_namespace,
+        filepath_auth_root: args.filepath_auth_root_path.clone(),
+        auth_refresh: Duration::from_secs(args.auth_refresh),
+        ..Settings::default()
+    };
     let door = Door::new(clock, DoorSettings::default());
     let (operator, handle) = Operator::new(client.clone(), door, settings);
 

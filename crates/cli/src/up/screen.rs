@@ -133,6 +133,8 @@ fn turn(life: &Life) -> String {
         Life::Ready => "is ready".to_owned(),
         Life::Paused => "is paused".to_owned(),
         Life::Unpaused => "is paused no longer".to_owned(),
+        Life::FallbackActivated => "is scaled by its fallback".to_owned(),
+        Life::FallbackDeactivated => "is scaled by its fallback no longer".to_owned(),
         Life::Deleted => "is deleted".to_owned(),
     }
 }

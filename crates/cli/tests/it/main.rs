@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod broker;
+mod cluster;
 mod desk;
 mod kubectl;
+mod lint;
 mod on_control_plane;
 mod on_sandbox;
 mod scenario;

@@ -245,7 +245,14 @@ async fn the_definitions_are_printed_as_yaml_that_a_cluster_takes() {
         text.split("---\n").skip(1).map(|document| serde_saphyr::from_str(document).unwrap()).collect();
     assert_eq!(
         crds.iter().map(|crd| crd.spec.names.kind.as_str()).collect::<Vec<_>>(),
-        ["ScaledObject", "TriggerAuthentication", "ClusterTriggerAuthentication"]
+        [
+            "ScaledObject",
+            "ScaledJob",
+            "TriggerAuthentication",
+            "ClusterTriggerAuthentication",
+            "CloudEventSource",
+            "ClusterCloudEventSource"
+        ]
     );
     assert_eq!(crds, tidemark_api::crds());
 }

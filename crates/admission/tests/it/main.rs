@@ -1,0 +1,4 @@
+//! Integration tests of the admission rules.
+
+mod cases;
+mod conformance;
