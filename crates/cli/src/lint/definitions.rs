@@ -273,7 +273,7 @@ fn reworded(field: &str, message: &str) -> String {
     let detail = detail.strip_prefix(field).and_then(|detail| detail.strip_prefix(" in body ")).unwrap_or(detail);
     match detail.strip_prefix("must be of type ").and_then(|types| types.split_once(": ")) {
         Some(("int32", _)) => "it must be a whole number of 32 bits".to_owned(),
-        Some(("string", found)) if matches!(found, "\"integer\"" | "\"number\"" | "\"boolean\"") => QUOTES.to_owned(),
+        Some(("string", "\"integer\"" | "\"number\"" | "\"boolean\"")) => QUOTES.to_owned(),
         Some((wanted, found)) => format!("it must be of type {wanted}, not {}", found.trim_matches('"')),
         None if matches!(shown, "\"object\"" | "\"array\"" | "\"string\"") => detail.to_owned(),
         None => format!("{shown}: {detail}"),

@@ -3,10 +3,10 @@
 mod definitions;
 mod document;
 mod hints;
-mod input;
+pub(crate) mod input;
 mod kinds;
 mod object;
-mod objects;
+pub(crate) mod objects;
 mod parameters;
 mod probing;
 mod references;

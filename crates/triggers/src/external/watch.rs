@@ -133,8 +133,7 @@ impl Call {
     fn open<M: Message + Default + 'static>(&self) -> Opening<'_, M> {
         async move {
             let client = self.scaler.client(&self.door).await?;
-            let messages = client.stream(self.path, self.scaler.reference()).await?;
-            Ok(messages.map_err(Failure::from).boxed())
+            client.stream(self.path, self.scaler.reference()).await
         }
         .boxed()
     }

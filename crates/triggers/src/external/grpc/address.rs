@@ -1,7 +1,7 @@
 //! Targets as gRPC writes them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use http::uri::Authority;
@@ -22,10 +22,8 @@ pub struct Address {
 pub enum Place {
     /// A name or an IP address (without brackets), and a port.
     Host(String, u16),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket. A name outside the file system, as Linux has them, begins with a zero byte.
     Path(PathBuf),
-    /// The name of a Unix socket outside the file system, as Linux has them.
-    Abstract(String),
 }
 
 impl Address {
@@ -47,7 +45,7 @@ impl Address {
             },
             Some(("unix-abstract", name)) => match endpoint(name)?.trim_start_matches('/') {
                 "" => Err("it names no socket".to_owned()),
-                name => local(Place::Abstract(name.to_owned())),
+                name => local(Place::Path(format!("\0{name}").into())),
             },
             Some(("dns" | "passthrough", rest)) if rest.parse::<u16>().is_err() => {
                 Self::of_host(endpoint(rest)?.trim_start_matches('/'))
@@ -62,30 +60,34 @@ impl Address {
     }
 
     fn of_host(text: &str) -> Result<Self, String> {
-        let (host, port) = host_and_port(text)?;
-        let host = if host.is_empty() { "localhost" } else { host };
-        let address = host.parse::<IpAddr>();
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if address.is_err() && !host.chars().all(plain) {
-            return Err("the host is no name and no IP address".to_owned());
-        }
-        let host_text = match address {
-            Ok(IpAddr::V6(_)) => format!("[{host}]"),
-            _ => host.to_owned(),
+        const NO_HOST: &str = "the host is no name and no IP address";
+        let text = match text.parse::<Ipv6Addr>() {
+            Ok(_) => format!("[{text}]"),
+            Err(_) if text.is_empty() || text.starts_with(':') => format!("localhost{text}"),
+            Err(_) => text.to_owned(),
         };
-        let authority = match port {
-            Some(port) => format!("{host_text}:{port}"),
-            None => host_text,
+        let authority: Authority = text.parse().map_err(|_| "it is not of the form host:port")?;
+        let port = match text.strip_prefix(authority.host()) {
+            Some("") => DEFAULT_PORT,
+            // Not a number, too large or nothing at all.
+            Some(_) => authority.port_u16().filter(|port| *port > 0).ok_or("the port is no number from 1 to 65535")?,
+            None => return Err(NO_HOST.to_owned()),
         };
-        let authority = authority.try_into().map_err(|_| "the host is no name and no IP address".to_owned())?;
-        Ok(Self { place: Place::Host(host.to_owned(), port.unwrap_or(DEFAULT_PORT)), authority })
+        let host = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(host),
+            None => {
+                Some(authority.host()).filter(|host| host.chars().all(|c| c.is_alphanumeric() || ".-_".contains(c)))
+            }
+        };
+        let place = Place::Host(host.ok_or(NO_HOST)?.to_owned(), port);
+        Ok(Self { place, authority })
     }
 
     /// The name that a certificate of the server must bear.
     pub fn server_name(&self) -> &str {
         match &self.place {
             Place::Host(host, _) => host,
-            Place::Path(_) | Place::Abstract(_) => "localhost",
+            Place::Path(_) => "localhost",
         }
     }
 }
@@ -101,37 +103,15 @@ fn endpoint(rest: &str) -> Result<&str, String> {
     }
 }
 
-fn host_and_port(text: &str) -> Result<(&str, Option<u16>), String> {
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Ok((text, None));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) => {
-            host.parse::<Ipv6Addr>().map_err(|_| "the brackets hold no IPv6 address".to_owned())?;
-            match rest {
-                "" => return Ok((host, None)),
-                rest => (host, rest.strip_prefix(':').ok_or("after the brackets stands no :port")?),
-            }
-        }
-        None => match text.split_once(':') {
-            None => return Ok((text, None)),
-            Some((_, port)) if port.contains(':') => return Err("it has too many colons for host:port".to_owned()),
-            Some(pair) => pair,
-        },
-    };
-    match port.parse() {
-        Ok(0) | Err(_) => Err("the port is no number from 1 to 65535".to_owned()),
-        Ok(port) => Ok((host, Some(port))),
-    }
-}
-
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Place::Host(host, port) => write!(f, "{host}:{port}"),
-            Place::Path(path) => write!(f, "unix:{}", path.display()),
-            Place::Abstract(name) => write!(f, "unix-abstract:{name}"),
+            Place::Path(path) => match path.to_string_lossy().strip_prefix('\0') {
+                Some(name) => write!(f, "unix-abstract:{name}"),
+                None => write!(f, "unix:{}", path.display()),
+            },
         }
     }
 }

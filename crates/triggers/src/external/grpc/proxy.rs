@@ -54,7 +54,8 @@ impl Proxy {
         }
     }
 
-    /// Opens a way to an address.
+    /// Opens a way to an address. (The tunnel of `hyper-util` loses what a server says right after the proxy's reply: a
+    /// server of HTTP/2 without TLS may well speak first.)
     ///
     /// # Errors
     /// The proxy cannot be reached, or does not open the way.

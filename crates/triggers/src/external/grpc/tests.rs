@@ -3,10 +3,13 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use futures::future::join_all;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,7 +36,9 @@ struct Answer {
 impl Answer {
     /// The gRPC status alone.
     fn status(code: Code, message: &str) -> Self {
-        let headers = vec![("grpc-status", (code as i32).to_string()), ("grpc-message", message.to_owned())];
+        let status = ("grpc-status", (code as i32).to_string());
+        // Details that are no base64.
+        let headers = vec![status, ("grpc-message", message.to_owned()), (STATUS_DETAILS, "!".to_owned())];
         Self { status: 200, headers, body: Vec::new(), trailer: None }
     }
 
@@ -106,9 +111,11 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answer, call
         for (name, value) in &answer.headers {
             response = response.header(*name, value);
         }
-        let trailers = answer.trailer.map(|code| [("grpc-status", code as i32)]);
-        let trailers = trailers
-            .map(|trailers| trailers.into_iter().map(|(name, value)| (name.parse().unwrap(), value.into())).collect());
+        let trailers = answer.trailer.map(|code| {
+            let trailers =
+                [("grpc-status", HeaderValue::from(code as i32)), (STATUS_DETAILS, HeaderValue::from_static("!"))];
+            trailers.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect()
+        });
         let body = Some(Bytes::from(answer.body.clone())).filter(|body| !body.is_empty());
         async move { Ok::<_, Infallible>(response.body(Whole { body, trailers }).unwrap()) }.boxed()
     });
@@ -144,6 +151,10 @@ impl http_body::Body for Whole {
 /// Where the name `scaler.test` leads to.
 type Behind = Arc<Mutex<Vec<SocketAddr>>>;
 
+fn over(route: Route) -> Client {
+    Client(Arc::new(Client::pool(route).unwrap()))
+}
+
 fn client(behind: &Behind) -> Client {
     let behind = behind.clone();
     let look_up = move |_, _| {
@@ -151,8 +162,7 @@ fn client(behind: &Behind) -> Client {
         async move { Ok(found) }.boxed()
     };
     let address = Address::parse("scaler.test:80").unwrap();
-    let channel = Channel::new(Route { address, tls: None, proxy: None, look_up: Box::new(look_up) });
-    Client::over(Arc::new(channel)).unwrap()
+    over(Route { address, tls: None, proxy: None, look_up: Box::new(look_up) })
 }
 
 fn behind<const N: usize>(servers: [SocketAddr; N]) -> Behind {
@@ -270,7 +280,6 @@ async fn servers_that_are_all_down_are_unreachable_until_one_is_up() {
     let error = refusal(&client).await;
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.message.starts_with("cannot connect to scaler.test:80 (127.0.0.1): connection refused"), "{error}");
-    assert!(error.message.contains("none of 2 servers"), "{error}");
     let server = Server::start(Answer::status(Code::NotFound, "")).await;
     places.lock().unwrap().push(server.address);
     assert_eq!(refusal(&client).await.kind, ErrorKind::MissingResource);
@@ -320,6 +329,21 @@ async fn a_server_that_says_nothing_times_out_and_gets_a_new_connection() {
     // It may have gone away without a word.
     assert!(call(&client, Duration::from_millis(200)).await.is_err());
     assert_eq!(accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_left_alone_while_another_answers() {
+    let (silent, _task) = raw(|stream| async move {
+        let _open = stream;
+        pending::<()>().await;
+    })
+    .await;
+    let server = Server::start(Answer::status(Code::NotFound, "")).await;
+    let client = client(&behind([silent, server.address]));
+    assert_eq!(call(&client, Duration::from_millis(200)).await.unwrap_err().kind, ErrorKind::TimedOut);
+    for _ in 0..5 {
+        assert_eq!(refusal(&client).await.kind, ErrorKind::MissingResource);
+    }
 }
 
 #[tokio::test]
@@ -400,7 +424,7 @@ async fn a_unix_socket_is_a_server_too() {
     });
     let address = Address::parse(&format!("unix://{}", path.display())).unwrap();
     let route = Route { address, tls: None, proxy: None, look_up: Box::new(look_up) };
-    let client = Client::over(Arc::new(Channel::new(route))).unwrap();
+    let client = over(route);
     assert_eq!(refusal(&client).await.kind, ErrorKind::MissingResource);
     task.abort();
     std::fs::remove_dir_all(&folder).unwrap();
@@ -426,7 +450,7 @@ async fn a_socket_outside_the_file_system_is_one_too() {
     };
     let address = Address::parse(&format!("unix-abstract:{name}")).unwrap();
     let route = Route { address, tls: None, proxy: None, look_up: Box::new(look_up) };
-    let client = Client::over(Arc::new(Channel::new(route))).unwrap();
+    let client = over(route);
     tokio::select! {
         biased;
         error = refusal(&client) => assert_eq!(error.kind, ErrorKind::MissingResource),
