@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::discovery::{ApiResource, Scope};
 use kube::{Client, ResourceExt};
@@ -27,8 +27,46 @@ pub struct Error {
 /// # Errors
 /// The API server does not know the kind, refuses the object, or does not answer within 30 s.
 pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject, Error> {
+    within(manifest, put(client, manifest.object.clone())).await
+}
+
+/// Merges a change of a manifest into its object; creates the object where it is not there.
+///
+/// # Errors
+/// Those of [`apply`].
+pub async fn change(client: &Client, manifest: &Manifest, change: &Value) -> Result<(), Error> {
+    let patched = async {
+        let mut object = manifest.object.clone();
+        let api = locate(client, &mut object).await?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        match api.patch(name, &strict(), &Patch::Merge(change)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => put(client, object).await.map(drop),
+            outcome => outcome.map(drop).map_err(|error| sentence(&error)),
+        }
+    };
+    within(manifest, patched).await
+}
+
+/// Deletes a manifest's object, and what belongs to it; one that is not there is no error.
+///
+/// # Errors
+/// The API server refuses, or does not answer within 30 s.
+pub async fn delete(client: &Client, manifest: &Manifest) -> Result<(), Error> {
+    let deleted = async {
+        let mut object = manifest.object.clone();
+        let api = locate(client, &mut object).await?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        match api.delete(name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            outcome => outcome.map(drop).map_err(|error| sentence(&error)),
+        }
+    };
+    within(manifest, deleted).await
+}
+
+async fn within<T>(manifest: &Manifest, work: impl Future<Output = Result<T, String>>) -> Result<T, Error> {
     let failed = |message: String| Error { place: manifest.place.to_string(), title: manifest.title(), message };
-    let outcome = tokio::time::timeout(PATIENCE, put(client, manifest.object.clone())).await;
+    let outcome = tokio::time::timeout(PATIENCE, work).await;
     outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))).map_err(failed)
 }
 
@@ -43,6 +81,23 @@ pub async fn namespace(client: &Client, name: &str) -> Result<(), Error> {
 }
 
 async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String> {
+    let api = locate(client, &mut object).await?;
+    let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    match create(client, &api, &object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            api.patch(&desired.name_any(), &strict(), &Patch::Merge(&object)).await.map_err(|error| sentence(&error))
+        }
+        outcome => outcome.map_err(|error| sentence(&error)),
+    }
+}
+
+/// A misspelt field must not be dropped without a word.
+fn strict() -> PatchParams {
+    PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() }
+}
+
+/// Where objects of a manifest's kind and namespace are; an object without a namespace that needs one gets the default one.
+async fn locate(client: &Client, object: &mut Value) -> Result<Api<DynamicObject>, String> {
     let types: TypeMeta = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     let kind = GroupVersionKind::try_from(&types).map_err(|error| error.to_string())?;
     let (resource, capabilities) =
@@ -50,16 +105,7 @@ async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String
             true => format!("no kind {} in {} is served here", kind.kind, types.api_version),
             false => sentence(&error),
         })?;
-    let api = api(client, &resource, capabilities.scope == Scope::Namespaced, &mut object);
-    let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
-    // A misspelt field must not be dropped without a word.
-    let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
-    match create(client, &api, &object).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            api.patch(&desired.name_any(), &strict, &Patch::Merge(&object)).await.map_err(|error| sentence(&error))
-        }
-        outcome => outcome.map_err(|error| sentence(&error)),
-    }
+    Ok(api(client, &resource, capabilities.scope == Scope::Namespaced, object))
 }
 
 /// `Api::create` with strict validation of fields, which kube's parameters of a creation do not offer.

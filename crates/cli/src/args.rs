@@ -22,6 +22,8 @@ pub enum Command {
     Operator(OperatorArgs),
     /// Check manifests without a cluster: definitions, admission rules, the parameters of every trigger
     Lint(crate::lint::LintArgs),
+    /// Read each trigger of manifests once, from the real event source, and show what came of it
+    Probe(crate::probe::ProbeArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run one of the small programs of the examples
@@ -53,6 +55,9 @@ pub struct Up {
     /// Print lines instead of a live screen, also on a terminal
     #[arg(long)]
     pub plain: bool,
+    /// Do not apply files again when they change
+    #[arg(long)]
+    pub no_watch: bool,
 }
 
 /// `tidemark operator`.

@@ -10,6 +10,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod operator;
 mod parts;
+pub mod probe;
 mod signals;
 pub mod up;
 
@@ -17,7 +18,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Shim => return tidemark_sandbox::process::shim_main([]),
         Command::Lint(args) => return lint::run(&args).unwrap_or_else(|error| failed(&error)),
+        Command::Probe(args) => return block_on(Box::pin(probe::run(args))).unwrap_or_else(|error| failed(&error)),
         Command::Crds => crds::print(),
         Command::Demo(demo) => block_on(tidemark_demo::run(demo)),
         Command::Up(args) => block_on(Box::pin(up::run(args))),
@@ -44,7 +46,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn block_on(command: BoxFuture<'static, anyhow::Result<()>>) -> anyhow::Result<()> {
+fn block_on<T>(command: LocalBoxFuture<'static, anyhow::Result<T>>) -> anyhow::Result<T> {
     // The provider that every other part of the program names explicitly; libraries that look for a default find it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

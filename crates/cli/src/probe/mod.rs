@@ -22,7 +22,7 @@ use tidemark_operator::KubeCluster;
 use tidemark_trigger::{Door, DoorSettings};
 
 use crate::lint::{Output, input, objects::Objects};
-use object::{Invalid, Object};
+use object::Object;
 use report::{Document, Report};
 
 /// Some triggers could not be read.

@@ -146,7 +146,9 @@ impl Object<'_> {
         if world.has_cluster {
             return match tokio::time::timeout(world.limit, read(world, reference, namespace)).await {
                 // A file says what the pods will be; how many there are only the cluster knows.
-                Ok(Ok(found)) => Target { pod: among_files.map_or(found.pod, |file| pod(&file.value["spec"])), ..found },
+                Ok(Ok(found)) => {
+                    Target { pod: among_files.map_or(found.pod, |file| pod(&file.value["spec"])), ..found }
+                }
                 _ if among_files.is_some() => {
                     Target { pod: among_files.and_then(|file| pod(&file.value["spec"])), ..Target::default() }
                 }

@@ -158,9 +158,7 @@ async fn build(
     let input = input(object, index, definition, auth, env, pod_identity);
     match tidemark_triggers::parse(&input) {
         Ok(trigger) => Ok(Built { trigger, missing }),
-        Err(errors) => {
-            Err(Unbuilt { messages: errors.0.into_iter().map(|error| error.message).collect(), missing })
-        }
+        Err(errors) => Err(Unbuilt { messages: errors.0.into_iter().map(|error| error.message).collect(), missing }),
     }
 }
 
@@ -203,8 +201,7 @@ impl Unbuilt {
     }
 }
 
-const ELSEWHERE: &str =
-    "add what is missing to the files, or name a cluster that has it by --context or --kubeconfig";
+const ELSEWHERE: &str = "add what is missing to the files, or name a cluster that has it by --context or --kubeconfig";
 
 /// What a person does about a failed read.
 fn remedy(kind: ErrorKind, definition: &ScaleTriggers, world: &World, missing: &[String]) -> String {
@@ -222,14 +219,20 @@ fn remedy(kind: ErrorKind, definition: &ScaleTriggers, world: &World, missing: &
             "correct the trigger, or name its cluster by --context or --kubeconfig if it asks the cluster".to_owned()
         }
         ErrorKind::Configuration => "correct the trigger; `tidemark lint` shows the place".to_owned(),
-        ErrorKind::Unreachable => "check host, port and TLS settings, and whether this machine gets there at all: names of \
+        ErrorKind::Unreachable => {
+            "check host, port and TLS settings, and whether this machine gets there at all: names of \
                                    a cluster's Services are known only inside of it (kubectl port-forward leads in)"
-            .to_owned(),
+                .to_owned()
+        }
         ErrorKind::Refused => "see why the source refuses: the request may be wrong, or the source not well".to_owned(),
-        ErrorKind::BadReply => "look at what the source answers, and whether the trigger's parameters fit it".to_owned(),
+        ErrorKind::BadReply => {
+            "look at what the source answers, and whether the trigger's parameters fit it".to_owned()
+        }
         ErrorKind::MissingResource => "create what is asked for, or correct its name in the trigger".to_owned(),
-        ErrorKind::TimedOut => "see whether something on the way drops packets or the source is slow; --timeout gives it \
+        ErrorKind::TimedOut => {
+            "see whether something on the way drops packets or the source is slow; --timeout gives it \
                                 more time"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `tidemark up`: the whole system on this machine.
 
+mod files;
 mod line;
 mod screen;
 mod table;
@@ -30,6 +31,7 @@ use crate::metrics::{self, OperatorMetrics};
 use crate::parts::Parts;
 use crate::signals::{self, Signals};
 use crate::{apply, kubeconfig};
+use files::Files;
 
 /// Where things of this run are, for the user's eye.
 pub(crate) struct Places {
@@ -73,7 +75,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
 
     apply::namespace(&sandbox.client(), &args.cluster_object_namespace).await?;
     let mut run = Run { signals, parts, stages, live, places: &places };
-    let outcome = run.work(sandbox.client(), operator, &handle, contents, !args.paths.is_empty()).await;
+    let outcome = run.work(sandbox.client(), operator, &handle, contents, &args).await;
     let Run { parts, stages, .. } = run;
     let ended = tokio::select! {
         biased;
@@ -101,34 +103,49 @@ impl Run<'_> {
         operator: Operator,
         handle: &Handle,
         contents: Contents,
-        something_is_wanted: bool,
+        args: &Up,
     ) -> anyhow::Result<()> {
         let applied = apply_all(&client, &contents.manifests);
         let Some(refused) = self.parts.do_while_they_run(&mut self.signals, applied).await? else { return Ok(()) };
-        if refused.len() == contents.manifests.len() && something_is_wanted {
+        if refused.len() == contents.manifests.len() && !args.paths.is_empty() {
             anyhow::bail!("nothing to run: no manifest was accepted");
         }
-        let mut problems: Vec<String> = contents.errors.iter().map(ToString::to_string).collect();
-        problems.extend(refused);
+        let files = Files::new(&args.paths, &contents, &refused);
+        let (problems, shown) = watch::channel(files.problems());
         self.parts.start_fallible("the operator", operator.run(self.stages.operator.clone()));
-        let shown = show(self.live, handle, self.places, &problems);
+        let shown = show(self.live, handle, self.places, shown);
+        let shown = async {
+            if args.no_watch {
+                return shown.await;
+            }
+            tokio::select! {
+                biased;
+                ended = shown => ended,
+                () = files.follow(client, problems) => Ok(()),
+            }
+        };
         self.parts.do_while_they_run(&mut self.signals, shown).await.map(drop)
     }
 }
 
-/// Applies all manifests and gives what was refused.
-async fn apply_all(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Vec<String>> {
+/// Applies all manifests and gives what was refused, each by its index.
+async fn apply_all(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Vec<(usize, String)>> {
     let mut refused = Vec::new();
-    for manifest in manifests {
+    for (index, manifest) in manifests.iter().enumerate() {
         if let Err(error) = apply::apply(client, manifest).await {
             tracing::error!("{error}");
-            refused.push(error.to_string());
+            refused.push((index, error.to_string()));
         }
     }
     Ok(refused)
 }
 
-async fn show(live: bool, operator: &Handle, places: &Places, problems: &[String]) -> anyhow::Result<()> {
+async fn show(
+    live: bool,
+    operator: &Handle,
+    places: &Places,
+    problems: watch::Receiver<Vec<String>>,
+) -> anyhow::Result<()> {
     if live { screen::show(operator, places, problems).await } else { line::print(operator, places).await }
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use jiff::tz::TimeZone;
 use tidemark_operator::{Handle, Life, Observation, Snapshot, Stage, What, Write as Written};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use unicode_width::UnicodeWidthChar;
 
@@ -29,7 +30,11 @@ const SMALL: usize = 16;
 ///
 /// # Errors
 /// The terminal is gone.
-pub(super) async fn show(operator: &Handle, places: &Places, problems: &[String]) -> anyhow::Result<()> {
+pub(super) async fn show(
+    operator: &Handle,
+    places: &Places,
+    problems: watch::Receiver<Vec<String>>,
+) -> anyhow::Result<()> {
     let _terminal = Terminal::take().context("cannot write to the terminal")?;
     let clock = tidemark_clock::Clock::system();
     let mut observations = operator.observe();
@@ -38,7 +43,8 @@ pub(super) async fn show(operator: &Handle, places: &Places, problems: &[String]
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let size = size();
-        let lines = picture(&operator.snapshots(), places, problems, &history, clock.now(), size.1.saturating_sub(1));
+        let problems = problems.borrow().clone();
+        let lines = picture(&operator.snapshots(), places, &problems, &history, clock.now(), size.1.saturating_sub(1));
         draw(&lines, size.0).context("cannot write to the terminal")?;
         sleep(PAUSE).await;
         tokio::select! {

@@ -8,6 +8,7 @@ mod kubectl;
 mod lint;
 mod on_control_plane;
 mod on_sandbox;
+mod probe;
 mod scenario;
 mod up;
 mod world;
