@@ -2,4 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod formula;
+pub mod manifests;
+pub mod mutation;
+pub mod replies;

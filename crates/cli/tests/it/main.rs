@@ -6,6 +6,7 @@ mod cluster;
 mod desk;
 mod kubectl;
 mod lint;
+mod mutated;
 mod on_control_plane;
 mod on_sandbox;
 mod probe;

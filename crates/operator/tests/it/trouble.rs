@@ -11,7 +11,7 @@ use tidemark_api::ScaledObject;
 use crate::world::{Fault, Says, World, queue};
 
 /// Schedules in each of the four tests.
-const SCHEDULES: u64 = 10;
+const SCHEDULES: u64 = 50;
 const STEPS: u32 = 15;
 
 /// Numbers that depend on the seed alone (splitmix64).

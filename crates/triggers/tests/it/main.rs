@@ -6,6 +6,7 @@ mod cron;
 mod deviations;
 mod external;
 mod guide;
+mod mutated;
 mod postgresql;
 mod prometheus;
 mod rabbitmq;
