@@ -124,6 +124,10 @@ fn simplify(schema: &Map<String, Value>, required: bool) -> Result<Value> {
                 simple.insert(keyword.clone(), simplify(schema, true)?);
             }
             "allOf" | "$ref" => {
+                ensure!(
+                    value.as_array().is_none_or(|all| all.len() == 1),
+                    "{keyword} is more than one schema: {value}"
+                );
                 let reference = value.as_str().or_else(|| value[0]["$ref"].as_str());
                 let reference = reference.with_context(|| format!("{keyword} is no reference: {value}"))?;
                 let name = reference.rsplit('/').next().unwrap_or_default();
@@ -213,5 +217,7 @@ mod tests {
     fn what_is_not_known_is_an_error() {
         let schema = json!({"type": "string", "x-kubernetes-new": true});
         assert!(simplify(schema.as_object().unwrap(), false).is_err());
+        let two = json!({"allOf": [{"$ref": "#/components/schemas/A"}, {"$ref": "#/components/schemas/B"}]});
+        assert!(simplify(two.as_object().unwrap(), false).is_err());
     }
 }

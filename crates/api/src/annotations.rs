@@ -3,6 +3,7 @@
 pub use tidemark_engine::controls::{
     BadAnnotation, FORCE_ACTIVATION, PAUSED, PAUSED_REPLICAS, PAUSED_SCALE_IN, PAUSED_SCALE_OUT, read as controls,
 };
+pub use tidemark_engine::scaled_job::{JOB_EXCLUDED_LABELS, JOB_GENERATION};
 
 /// Comma-separated label keys that are not copied to the HPA; blanks are significant.
 pub const HPA_EXCLUDED_LABELS: &str = "scaledobject.keda.sh/hpa-excluded-labels";
@@ -10,7 +11,3 @@ pub const HPA_EXCLUDED_LABELS: &str = "scaledobject.keda.sh/hpa-excluded-labels"
 pub const TRANSFER_HPA_OWNERSHIP: &str = "scaledobject.keda.sh/transfer-hpa-ownership";
 /// On an HPA: `"false"` lets the webhook ignore that the HPA belongs to another ScaledObject.
 pub const HPA_OWNERSHIP: &str = "validations.keda.sh/hpa-ownership";
-/// Comma-separated label keys of a ScaledJob that are not copied to its Jobs; blanks are significant.
-pub const JOB_EXCLUDED_LABELS: &str = "scaledjob.keda.sh/job-excluded-labels";
-/// On a Job: the generation of the ScaledJob that made it.
-pub const JOB_GENERATION: &str = "scaledjob.keda.sh/generation";

@@ -157,6 +157,10 @@ pub struct KeyRef {
     pub name: String,
     /// Key in its data.
     pub key: String,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// A parameter from an environment variable of the scale target.
@@ -299,6 +303,10 @@ pub struct VaultPkiData {
 pub struct ValueFromSecret {
     /// Where the value stands.
     pub value_from: ValueFrom,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// Where the value stands.
@@ -307,6 +315,10 @@ pub struct ValueFromSecret {
 pub struct ValueFrom {
     /// An entry of a Secret.
     pub secret_key_ref: SecretKeyRef,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// An entry of a Secret.
@@ -316,6 +328,10 @@ pub struct SecretKeyRef {
     pub name: String,
     /// Key in its data.
     pub key: String,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// Parameters from Azure Key Vault.

@@ -2,8 +2,10 @@
 //! CustomResourceDefinitions, annotations, and the one conversion into the engine's terms.
 //!
 //! The types hold whatever KEDA writes: fields that are not known here are kept ([`UnknownFields`]), so that reading an
-//! object and writing it again loses nothing. Enumerations are texts, since a newer KEDA may know more words; what a word
-//! means is decided where it is used.
+//! object and writing it again loses nothing. Not kept are those within single conditions and entries of a status, which
+//! the operator writes anew. Enumerations are texts, since a newer KEDA may know more words; what a word means is decided
+//! where it is used. Only the kind of an authentication reference is an enumeration: what is of another kind cannot be
+//! looked up.
 
 // Each print column is an attribute of the same name.
 #![allow(clippy::duplicated_attributes)]
@@ -35,6 +37,7 @@ pub use scaled_object::{
     Advanced, Fallback, HpaConfig, ScaleTarget, ScaledObject, ScaledObjectSpec, ScaledObjectStatus, ScalingModifiers,
 };
 pub use status::{Condition, TriggerActivity};
+pub use tidemark_engine::scaled_job::SCALED_JOB_LABEL;
 pub use unknown::UnknownFields;
 
 /// API group of the scaling kinds.
@@ -47,7 +50,5 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "finalizer.keda.sh";
 /// Label with the ScaledObject's name: on the ScaledObject, its HPA and in the selector of external metrics.
 pub const SCALED_OBJECT_LABEL: &str = "scaledobject.keda.sh/name";
-/// Label with the ScaledJob's name: on its Jobs and their pods.
-pub const SCALED_JOB_LABEL: &str = "scaledjob.keda.sh/name";
 /// An HPA without a configured name is called this and the ScaledObject's name.
 pub const DEFAULT_HPA_PREFIX: &str = "keda-hpa-";

@@ -44,6 +44,10 @@ pub struct AuthenticationRef {
     /// Its kind. `TriggerAuthentication` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<AuthenticationKind>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// The kinds that hold authentication parameters.

@@ -268,7 +268,7 @@ async fn from_object(
     namespace: &str,
     entry: &KeyRef,
 ) -> Result<Result<Secret, String>, AuthError> {
-    let KeyRef { parameter, name, key } = entry;
+    let KeyRef { parameter, name, key, .. } = entry;
     if name.is_empty() || key.is_empty() {
         return Ok(Err(format!("parameter {parameter} needs both the name and the key of a {kind}")));
     }

@@ -98,7 +98,7 @@ fn cluster_reference() -> AuthenticationRef {
 }
 
 fn reference() -> AuthenticationRef {
-    AuthenticationRef { name: "auth".to_owned(), kind: None }
+    AuthenticationRef { name: "auth".to_owned(), ..AuthenticationRef::default() }
 }
 
 fn key(parameter: &str, name: &str, key: &str) -> Value {

@@ -124,8 +124,9 @@ impl Modifiers {
         if source.target.is_empty() {
             return Err(Invalid::NoTarget);
         }
-        let (text, before) = wrapped(source.formula);
-        let formula = Formula::compile(&text, names).map_err(|error| misfit(&error, before, source.formula))?;
+        let (before, after) = wrapping(source.formula);
+        let formula = Formula::compile_between(&before, source.formula, &after, names)
+            .map_err(|error| misfit(&error, before.len(), source.formula))?;
         let trial = formula.evaluate(&|_| Some(TRIAL)).map_err(Invalid::Trial)?;
         match trial {
             Value::Nil => {}
@@ -251,19 +252,18 @@ pub fn decide(
     decide_on(policy, controls, known, resource_triggers, replicas, memory, now)
 }
 
-/// The formula so that its result is a float or nil, and the number of bytes put before it.
+/// What is put before and after a formula so that its result is a float or nil.
 ///
 /// The line breaks keep a comment at the formula's end from swallowing what follows.
-fn wrapped(formula: &str) -> (String, usize) {
+fn wrapping(formula: &str) -> (String, String) {
     const NAME: &str = "_kedaCompositeResult";
-    let (before, after) = if formula.contains("??") {
+    if formula.contains("??") {
         (format!("let {NAME} = ("), format!("\n); {NAME} == nil ? nil : float({NAME})"))
     } else if formula.starts_with("float(") {
         (String::new(), String::new())
     } else {
         ("float(".to_owned(), "\n)".to_owned())
-    };
-    (format!("{before}{formula}{after}"), before.len())
+    }
 }
 
 /// The error with its place in the formula as the user wrote it.

@@ -15,7 +15,10 @@ use crate::outcome::{Outcome, TriggerState};
 use crate::reason::Reason;
 use crate::verdict::{Status, Verdict};
 
-pub use jobs::{End, Finished, History, JobPod, Metadata, clean_up, end, is_pending, metadata, restart_policy};
+pub use jobs::{
+    End, Finished, History, JOB_EXCLUDED_LABELS, JOB_GENERATION, JobPod, Metadata, SCALED_JOB_LABEL, clean_up, end,
+    is_pending, metadata, restart_policy,
+};
 pub use strategy::{Counts, Strategy, Wish};
 
 /// What a ScaledJob asks for.

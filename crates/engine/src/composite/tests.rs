@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::activation::Action;
 use crate::fallback::Behavior;
+use crate::formula::limits::MAX_TEXT;
 use crate::verdict::Status;
 
 const SOURCE: Source<'static> = Source { formula: "a + b", target: "2", activation_target: "", metric_type: "" };
@@ -53,6 +54,17 @@ fn the_formula_makes_one_value_of_all() {
     assert_eq!(run("a + b // the sum", read(2.0), read(5.0)).served(), Ok(7000), "a comment ends with its line");
     assert_eq!(run("(a ?? b) // either", read(2.0), read(5.0)).served(), Ok(2000));
     assert_eq!(run("1 / 8000 + a", read(2.0), read(5.0)).served(), Ok(2000), "thousandths, the rest is cut off");
+}
+
+#[test]
+fn the_longest_formula_is_as_long_for_the_user_as_the_limit_says() {
+    for formula in ["a + b", "a ?? b"] {
+        let longest = format!("{formula:<width$}", width = MAX_TEXT);
+        assert!(build(&longest).is_ok(), "{formula}");
+        let error = build(&format!("{longest} ")).unwrap_err();
+        assert_eq!(error.offset(), Some(MAX_TEXT), "{formula}");
+        assert!(error.to_string().contains("the formula has 4097 bytes"), "{error}");
+    }
 }
 
 #[test]

@@ -39,7 +39,22 @@ impl Formula {
     /// # Errors
     /// Syntax, unknown names (also in branches that would never run), types that do not fit, and the [`limits`].
     pub fn compile(text: &str, names: &[&str]) -> Result<Formula, CompileError> {
-        let (tree, names, locals) = parse::parse(text, names)?;
+        Self::compile_between("", text, "", names)
+    }
+
+    /// Compiles a formula with something of ours before and after it. The length is that of the formula alone; places in
+    /// errors are those in the whole.
+    pub(crate) fn compile_between(
+        before: &str,
+        text: &str,
+        after: &str,
+        names: &[&str],
+    ) -> Result<Formula, CompileError> {
+        if text.len() > limits::MAX_TEXT {
+            let offset = before.len() + limits::MAX_TEXT;
+            return Err(CompileError { offset, problem: CompileProblem::TooLong(text.len()) });
+        }
+        let (tree, names, locals) = parse::parse(&format!("{before}{text}{after}"), names)?;
         let (_, certain) = check::check(&tree, locals)?;
         Ok(Formula { tree, names, locals, certain })
     }

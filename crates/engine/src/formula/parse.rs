@@ -3,7 +3,7 @@
 use super::builtins::{self, Builtin, Iteration};
 use super::error::{CompileError, CompileProblem};
 use super::lexer::{self, Lexeme, Token, syntax};
-use super::limits::{MAX_DEPTH, MAX_REGEXES, MAX_TEXT};
+use super::limits::{MAX_DEPTH, MAX_REGEXES};
 use super::names::Names;
 use super::pattern;
 use super::tree::{Block, Conditional, Expression, Head, Operator, Step, StepKind};
@@ -16,11 +16,8 @@ type Parsed = Result<Expression, CompileError>;
 const NOT: u16 = 50;
 const SIGN: u16 = 90;
 
-/// A formula's tree, the triggers that it uses and how many `let`s it has.
+/// A formula's tree, the triggers that it uses and how many `let`s it has. The caller bounds the length of the text.
 pub(super) fn parse(text: &str, triggers: &[&str]) -> Result<(Expression, Vec<String>, usize), CompileError> {
-    if text.len() > MAX_TEXT {
-        return Err(CompileError { offset: MAX_TEXT, problem: CompileProblem::TooLong(text.len()) });
-    }
     let tokens = lexer::tokens(text)?;
     if tokens.len() == 1 {
         return Err(CompileError { offset: 0, problem: CompileProblem::Empty });

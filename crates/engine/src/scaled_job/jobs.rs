@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use crate::hpa::Phase;
 
-/// The annotation with the generation of the ScaledJob that made a Job.
-const GENERATION: &str = "scaledjob.keda.sh/generation";
-/// The label with the ScaledJob's name.
-const NAME: &str = "scaledjob.keda.sh/name";
-/// An annotation of the ScaledJob: the labels, separated by commas, that its Jobs do not get.
-const EXCLUDED_LABELS: &str = "scaledjob.keda.sh/job-excluded-labels";
+/// On a Job: the annotation with the generation of the ScaledJob that made it.
+pub const JOB_GENERATION: &str = "scaledjob.keda.sh/generation";
+/// Label with the ScaledJob's name: on its Jobs and their pods, which are found by it.
+pub const SCALED_JOB_LABEL: &str = "scaledjob.keda.sh/name";
+/// Comma-separated label keys of a ScaledJob that are not copied to its Jobs; blanks are significant.
+pub const JOB_EXCLUDED_LABELS: &str = "scaledjob.keda.sh/job-excluded-labels";
 
 /// How a Job has finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,8 @@ pub struct Metadata {
 }
 
 /// The metadata of the Jobs of a ScaledJob. The labels and annotations are the ScaledJob's, labels over ours but for those
-/// that its annotation excludes; the generation cannot be overwritten. `version` is the operator's.
+/// that its annotation excludes. Neither the label by which the Jobs are found (without it none would ever be counted, and
+/// each pass would start more) nor the generation can be overwritten. `version` is the operator's.
 pub fn metadata(
     name: &str,
     labels: &BTreeMap<String, String>,
@@ -116,14 +117,15 @@ pub fn metadata(
         ("app.kubernetes.io/version", version),
         ("app.kubernetes.io/part-of", name),
         ("app.kubernetes.io/managed-by", "keda-operator"),
-        (NAME, name),
     ];
     let mut all: BTreeMap<String, String> = ours.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let excluded: Vec<&str> = annotations.get(EXCLUDED_LABELS).map_or_else(Vec::new, |keys| keys.split(',').collect());
+    let excluded: Vec<&str> =
+        annotations.get(JOB_EXCLUDED_LABELS).map_or_else(Vec::new, |keys| keys.split(',').collect());
     let taken = labels.iter().filter(|(key, _)| !excluded.contains(&key.as_str()));
     all.extend(taken.map(|(key, value)| (key.clone(), value.clone())));
+    all.insert(SCALED_JOB_LABEL.to_owned(), name.to_owned());
     let mut annotations = annotations.clone();
-    annotations.insert(GENERATION.to_owned(), generation.to_string());
+    annotations.insert(JOB_GENERATION.to_owned(), generation.to_string());
     Metadata { generate_name: format!("{name}-"), labels: all, annotations }
 }
 

@@ -198,15 +198,22 @@ fn a_suspended_job_has_not_finished() {
 }
 
 #[test]
-fn labels_can_be_left_out_and_the_generation_cannot_be_overwritten() {
+fn labels_can_be_left_out_and_neither_name_nor_generation_can_be_overwritten() {
     let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let labels = map(&[("team", "a"), ("argocd", "x"), ("app.kubernetes.io/part-of", "shop")]);
+    let labels = map(&[
+        ("team", "a"),
+        ("argocd", "x"),
+        ("app.kubernetes.io/part-of", "shop"),
+        ("scaledjob.keda.sh/name", "another"),
+    ]);
+    let excluded = "argocd,scaledjob.keda.sh/name";
     let annotations =
-        map(&[("scaledjob.keda.sh/job-excluded-labels", "argocd,other"), ("scaledjob.keda.sh/generation", "9")]);
+        map(&[("scaledjob.keda.sh/job-excluded-labels", excluded), ("scaledjob.keda.sh/generation", "9")]);
     let metadata = metadata("worker", &labels, &annotations, 3, "1.0");
     assert_eq!(metadata.labels["team"], "a");
     assert_eq!(metadata.labels["app.kubernetes.io/part-of"], "shop");
     assert!(!metadata.labels.contains_key("argocd"));
+    assert_eq!(metadata.labels["scaledjob.keda.sh/name"], "worker");
     assert_eq!(metadata.annotations["scaledjob.keda.sh/generation"], "3");
     assert_eq!((restart_policy(""), restart_policy("Never")), ("OnFailure", "Never"));
 }

@@ -62,7 +62,7 @@ struct Declared {
     #[param(from = "metadata", default = "0")]
     timeout: Duration,
     /// Read every ready endpoint of the Kubernetes service that the URL names as `service.namespace`, and aggregate the
-    /// numbers. The URL's port is that of the pods.
+    /// numbers. The URL's port is that of the pods. Of a dual-stack service the addresses of one family are read.
     #[param(from = "metadata", default = false)]
     aggregate_from_kube_service_endpoints: bool,
     /// How the numbers of several endpoints become one.

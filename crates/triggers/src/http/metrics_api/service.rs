@@ -60,10 +60,11 @@ impl Service {
         Ok(Self { name: name.into(), namespace: namespace.into(), aggregation })
     }
 
-    /// The numbers of all ready endpoints as one. Endpoints that fail are left out.
+    /// The numbers of all ready endpoints as one. Endpoints that fail are left out. So are those for which there was no
+    /// time, but from an average only: nobody knows what they would have added to a sum.
     ///
     /// # Errors
-    /// The endpoints cannot be listed, there is none, or none could be read.
+    /// The endpoints cannot be listed, there is none, none could be read, or there was no time to ask all.
     pub async fn number<F>(&self, door: &Door, url: &Url, read: impl Fn(Url) -> F) -> Result<f64, SourceError>
     where
         F: Future<Output = Result<f64, SourceError>>,
@@ -77,9 +78,11 @@ impl Service {
             let message = format!("no endpoints URLs were given for the service name: {self} has no ready endpoint");
             return Err(SourceError::new(ErrorKind::MissingResource, message));
         }
-        let count = urls.len();
-        let asked = stream::iter(urls).enumerate();
-        let answers = asked.map(|(place, url)| read(url).map(move |outcome| (place, outcome)));
+        let (count, mut asked) = (urls.len(), 0);
+        let answers = stream::iter(urls).enumerate().map(|(place, url)| {
+            asked = place + 1;
+            read(url).map(move |outcome| (place, outcome))
+        });
         let mut answers: Vec<_> = answers.buffer_unordered(AT_ONCE).take_until(sleep(PATIENCE)).collect().await;
         // In their order, so that the same numbers always add up to the same.
         answers.sort_by_key(|(place, _)| *place);
@@ -92,6 +95,13 @@ impl Service {
                 count,
             ));
         }
+        if asked < count && self.aggregation != Aggregation::Average {
+            let message = format!(
+                "only {asked} of the {count} endpoints of {self} could be asked within {PATIENCE:?}; with a shorter \
+                 timeout, endpoints that do not answer keep fewer others waiting"
+            );
+            return Err(SourceError::new(ErrorKind::TimedOut, message));
+        }
         if numbers.len() < count {
             tracing::debug!(service = %self, read = numbers.len(), of = count, "endpoints that failed are left out");
         }
@@ -100,14 +110,12 @@ impl Service {
 
     fn urls(&self, url: &Url, endpoints: &[ServiceEndpoint]) -> Vec<Url> {
         let port = url.port_or_known_default();
-        let mut seen = BTreeSet::new();
-        let ready = endpoints.iter().filter(|endpoint| endpoint.ready);
-        let once = ready.filter(|endpoint| seen.insert(&endpoint.address));
-        once.filter_map(|endpoint| {
+        let once = each_once(endpoints).into_iter();
+        once.filter_map(|(endpoint, address)| {
             let mut url = url.clone();
-            match endpoint.address.parse::<IpAddr>() {
-                Ok(address) => url.set_ip_host(address).ok()?,
-                Err(_) => url.set_host(Some(&endpoint.address)).ok()?,
+            match address {
+                Some(address) => url.set_ip_host(address).ok()?,
+                None => url.set_host(Some(&endpoint.address)).ok()?,
             }
             url.set_port(port.filter(|port| endpoint.ports.contains(port))).ok()?;
             Some(url)
@@ -141,6 +149,18 @@ impl std::fmt::Display for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "service {}/{}", self.namespace, self.name)
     }
+}
+
+/// Each ready endpoint once, with its address if that is an IP address. In a dual-stack service every pod has one of
+/// either family: those of the family that has more are taken, and of IPv4 when there are as many.
+fn each_once(endpoints: &[ServiceEndpoint]) -> Vec<(&ServiceEndpoint, Option<IpAddr>)> {
+    let mut seen = BTreeSet::new();
+    let ready = endpoints.iter().filter(|endpoint| endpoint.ready && seen.insert(&endpoint.address));
+    let mut once: Vec<_> = ready.map(|endpoint| (endpoint, endpoint.address.parse::<IpAddr>().ok())).collect();
+    let count = |family: fn(&IpAddr) -> bool| once.iter().filter(|(_, ip)| ip.as_ref().is_some_and(family)).count();
+    let more_of_6 = count(IpAddr::is_ipv6) > count(IpAddr::is_ipv4);
+    once.retain(|(_, ip)| ip.is_none_or(|ip| ip.is_ipv6() == more_of_6));
+    once
 }
 
 fn no_service() -> String {
@@ -182,15 +202,28 @@ mod tests {
         let endpoints = [
             endpoint("10.0.0.1", true, &[8080]),
             endpoint("10.0.0.2", false, &[8080]),
-            endpoint("fd00::1", true, &[8080, 9090]),
             endpoint("10.0.0.1", true, &[9090]),
             endpoint("pod.example", true, &[9090]),
         ];
-        let expected = ["http://10.0.0.1:8080/m?q=1", "http://[fd00::1]:8080/m?q=1", "http://pod.example/m?q=1"];
+        let expected = ["http://10.0.0.1:8080/m?q=1", "http://pod.example/m?q=1"];
         assert_eq!(urls("http://web.shop.svc:8080/m?q=1", &endpoints), expected);
         let default_port = [endpoint("10.0.0.1", true, &[80])];
         assert_eq!(urls("http://web.shop/m", &default_port), ["http://10.0.0.1/m"]);
         assert_eq!(urls("https://web.shop/m", &default_port), ["https://10.0.0.1/m"]);
+    }
+
+    #[test]
+    fn a_pod_with_an_address_of_either_family_is_asked_once() {
+        let of = |addresses: &[&str]| {
+            let endpoints: Vec<_> = addresses.iter().map(|address| endpoint(address, true, &[80])).collect();
+            urls("http://web.shop/m", &endpoints)
+        };
+        assert_eq!(of(&["fd00::1", "fd00::2", "10.0.0.1", "10.0.0.2"]), ["http://10.0.0.1/m", "http://10.0.0.2/m"]);
+        // A pod from before the service became dual-stack has one address only.
+        assert_eq!(of(&["10.0.0.1", "fd00::1", "fd00::2"]), ["http://[fd00::1]/m", "http://[fd00::2]/m"]);
+        assert_eq!(of(&["fd00::1", "pod.example"]), ["http://[fd00::1]/m", "http://pod.example/m"]);
+        let one_unready = [endpoint("fd00::1", true, &[80]), endpoint("10.0.0.1", false, &[80])];
+        assert_eq!(urls("http://web.shop/m", &one_unready), ["http://[fd00::1]/m"]);
     }
 
     #[test]

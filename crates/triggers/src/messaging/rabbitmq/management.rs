@@ -162,8 +162,8 @@ impl Client {
 
     fn decode<T: DeserializeOwned>(&self, reply: &Response<Bytes>) -> Result<T, SourceError> {
         serde_json::from_slice(reply.body()).map_err(|error| {
-            // It quotes what it did not expect, however long.
-            let cause = excerpt(&error.to_string());
+            // The error's own words quote the reply, which may be the login sent back.
+            let cause = format!("it differs at line {}, column {}", error.line(), error.column());
             let message = format!("the reply from {} is not that of the management API: {cause}", self.shown());
             SourceError::new(ErrorKind::BadReply, message)
         })
@@ -179,7 +179,7 @@ impl Client {
         let response = match kind {
             // Such a body may name the user.
             ErrorKind::Authentication => String::new(),
-            _ => format!(", response: {}", excerpt(&String::from_utf8_lossy(reply.body()))),
+            _ => said(reply.body()).map_or_else(String::new, |said| format!(", response: {said}")),
         };
         let message = format!("error requesting RabbitMQ API status: {status}{response}, from: {}", self.shown());
         SourceError::new(kind, message)
@@ -190,6 +190,18 @@ impl Client {
         let text = self.uri.to_string();
         text.split_once('?').map_or_else(|| text.clone(), |(before, _)| before.to_owned())
     }
+}
+
+/// What the management API says of an error. Any other body is not shown: a proxy may send back what it was sent, the
+/// login included.
+fn said(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        error: String,
+        reason: Option<String>,
+    }
+    let Said { error, reason } = serde_json::from_slice(body).ok()?;
+    Some(excerpt(&reason.map_or_else(|| error.clone(), |reason| format!("{error}: {reason}"))))
 }
 
 /// The beginning of a text from the network, fit for a line of a message.
@@ -401,6 +413,17 @@ mod tests {
             assert_eq!(error.kind, kind);
             assert!(error.message.contains("http://h/api/queues/v/q"), "{error}");
             assert!(!error.message.contains("john") && !error.message.contains("hunter"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_brokers_own_words_are_shown_and_those_of_others_are_not() {
+        let own = r#"{"error":"Object Not Found","reason":"Not Found"}"#;
+        let error = figures(target("http://john:hunter2@h/v", "q"), 404, own).await.unwrap_err();
+        assert!(error.message.contains("404 Not Found, response: Object Not Found: Not Found, from: "), "{error}");
+        for foreign in ["GET / authorization: Basic am9objpodW50ZXIy", r#"{"headers": ["am9objpodW50ZXIy"]}"#] {
+            let error = figures(target("http://john:hunter2@h/v", "q"), 500, foreign).await.unwrap_err();
+            assert!(!error.message.contains("am9objpodW50ZXIy"), "{error}");
         }
     }
 
