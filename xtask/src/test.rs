@@ -1,7 +1,7 @@
 //! `cargo xtask test`: set-up, all tests, clean-up.
 
 use std::env;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -58,9 +58,11 @@ fn ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
 }
 
-/// The root of the workspace.
-pub fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+/// The root of the workspace: where its lock file is, from here upwards. Looked up and not compiled in, because builds
+/// of several checkouts share their output.
+pub fn workspace() -> PathBuf {
+    let here = env::current_dir().unwrap_or_default();
+    here.ancestors().find(|folder| folder.join("Cargo.lock").is_file()).unwrap_or(&here).to_owned()
 }
 
 #[derive(Default)]

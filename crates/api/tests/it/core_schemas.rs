@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::Value;
 use tidemark_testkit::{ControlPlane, Options};
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/core.json");
+const FILE: &str = "schemas/core.json";
 
 #[tokio::test]
 async fn core_schemas_are_those_of_the_api_server() {

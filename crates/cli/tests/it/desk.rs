@@ -51,7 +51,7 @@ impl Desk {
 
     /// Copies the manifests of an example into a folder of its name. Each pair is a text and what takes its place.
     pub fn copy_example(&self, example: &str, changes: &[(&str, &str)]) {
-        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples")).join(example);
+        let source = Path::new("../../examples").join(example);
         let mut all = String::new();
         for entry in std::fs::read_dir(source).unwrap() {
             let path = entry.unwrap().path();

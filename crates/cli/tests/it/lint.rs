@@ -8,9 +8,9 @@ use tidemark_cli::lint::{Input, Linter, Report, Rules};
 
 use crate::desk::Desk;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/lint");
+const FOLDER: &str = "tests/it/lint";
 const SEPARATOR: &str = "\n---\n";
-const CONFORMANCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/triggers");
+const CONFORMANCE: &str = "../../../shared/conformance/triggers";
 
 fn rules() -> Rules {
     Rules { strict: false, cluster_object_namespace: "keda".to_owned() }
@@ -98,7 +98,7 @@ async fn strictness_makes_unresolved_references_invalid() {
 
 #[tokio::test]
 async fn the_examples_are_sound() {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    let root = PathBuf::from("../../examples");
     for example in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
         let files = files(&example, &["yaml"]);
         let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();

@@ -13,7 +13,7 @@ use tidemark_triggers::{CATALOGUE, find};
 
 use crate::deviations::DEVIATIONS;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance");
+const FOLDER: &str = "../../../shared/conformance";
 
 /// What stands for the server of cases that need one to tell whether a trigger is valid.
 const SERVER: &str = "http://source.test";

@@ -7,7 +7,7 @@ use tidemark_trigger::TriggerType;
 use tidemark_trigger::parameters::{Parameter, Source};
 use tidemark_triggers::CATALOGUE;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/triggers.md");
+const PAGE: &str = "../../docs/triggers.md";
 
 #[test]
 fn the_reference_page_says_what_the_declarations_say() {

@@ -8,7 +8,7 @@ use tidemark_testkit::ControlPlane;
 
 use super::*;
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/kinds/openapi.json");
+const FILE: &str = "src/api/kinds/openapi.json";
 /// OpenAPI documents, and the kinds that the sandbox takes out of each.
 const KINDS: &[(&str, &str, &[&str])] = &[
     (
