@@ -122,6 +122,7 @@ impl Controller {
         if excess > 0 {
             for pod in dispensable(active).into_iter().take(excess.min(BURST)) {
                 self.pods.delete(&pod).await?;
+                self.note(set, false, "SuccessfulDelete", format!("Deleted pod: {}", pod.name_any())).await;
             }
         }
         Ok(missing <= batch && excess <= BURST)
@@ -132,18 +133,19 @@ impl Controller {
         let mut pod = from_template(template, set.namespace(), set.controller_owner_ref(&()));
         pod.metadata.generate_name = Some(format!("{}-", set.name_any()));
         match self.pods.create(&pod).await {
-            Ok(_) => Ok(()),
+            Ok(created) => {
+                self.note(set, false, "SuccessfulCreate", format!("Created pod: {}", created.name_any())).await;
+                Ok(())
+            }
             Err(error) => {
-                let note = Note {
-                    about: set.object_ref(&()),
-                    warning: true,
-                    reason: "FailedCreate",
-                    message: format!("Error creating: {}", error.sentence()),
-                };
-                self.recorder.record(note).await;
+                self.note(set, true, "FailedCreate", format!("Error creating: {}", error.sentence())).await;
                 Err(error)
             }
         }
+    }
+
+    async fn note(&mut self, set: &ReplicaSet, warning: bool, reason: &'static str, message: String) {
+        self.recorder.record(Note { about: set.object_ref(&()), warning, reason, message }).await;
     }
 
     async fn report(&mut self, set: &ReplicaSet) -> Result<Option<Duration>, Error> {

@@ -14,7 +14,7 @@ use super::ending::{Due, Ending};
 use super::environment::{Obstacle, Source};
 use super::group::Group;
 use super::journal::Journal;
-use super::probe::{Check, Place, Probes};
+use super::probe::{Check, Place, Probes, SideLogs};
 use super::protocol::{Launch, Report};
 use super::supervision::{News, Supervision};
 use crate::controllers::restart_pause;
@@ -23,6 +23,8 @@ use crate::controllers::restart_pause;
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A container that ran for so long has no history of failures any more.
 const GOOD_RUN: Duration = Duration::from_secs(600);
+/// Bytes of a log that make a termination message, as the kubelet has it.
+const MESSAGE: u64 = 2048;
 /// The exit code of a container that could not be started.
 const NOT_STARTED: i32 = 128;
 
@@ -41,6 +43,8 @@ pub(super) struct Ended {
     pub(super) signal: Option<i32>,
     pub(super) started: Timestamp,
     pub(super) finished: Timestamp,
+    /// What its container says of it, if it was asked to: the end of its log.
+    pub(super) message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub(super) struct Runner<'a> {
     /// Where its output goes.
     pub(super) log: Arc<Journal>,
     /// Where the output of its probes and hooks goes.
-    pub(super) side_log: Arc<Journal>,
+    pub(super) side_logs: SideLogs,
 }
 
 /// How an attempt to run the container ended.
@@ -164,12 +168,17 @@ impl Runner<'_> {
     /// Enters that the container could not be started and says whether that is the end of it.
     fn hindered(&mut self, obstacle: Obstacle) -> bool {
         let failed = obstacle.reason == "RunContainerError";
-        let event = if failed { "Failed" } else { obstacle.reason };
-        self.event(true, event, format!("Error: {}", obstacle.message));
+        self.event(true, "Failed", format!("Error: {}", obstacle.message));
         let done = failed && self.restart == Restart::Never;
         self.view.state = if done {
             let now = self.node.clock.now();
-            State::Terminated(Ended { code: NOT_STARTED, signal: None, started: now, finished: now })
+            State::Terminated(Ended {
+                code: NOT_STARTED,
+                signal: None,
+                started: now,
+                finished: now,
+                message: obstacle.message,
+            })
         } else {
             State::Waiting { reason: obstacle.reason, message: obstacle.message }
         };
@@ -185,7 +194,7 @@ impl Runner<'_> {
             Err(obstacle) => return Run::NotStarted(obstacle),
         };
         let config = |message| Run::NotStarted(Obstacle { reason: "CreateContainerConfigError", message });
-        let probes = match Probes::of(self.container, self.address) {
+        let probes = match Probes::of(self.container, self.address, &self.side_logs) {
             Ok(probes) => probes,
             Err(message) => return config(message),
         };
@@ -200,10 +209,19 @@ impl Runner<'_> {
             Err(error) => return Run::NotStarted(Obstacle::run(format!("the shim cannot be started: {error}"))),
         };
         let measured = self.measured();
-        let run = self.attend(&mut group, &launch, probes, hook.as_ref()).await;
+        let mut run = self.attend(&mut group, &launch, probes, hook.as_ref()).await;
         node.groups.remove(&measured);
         group.end().await;
+        if let Run::Ended(ended) = &mut run {
+            ended.message = self.termination_message(ended.code);
+        }
         run
+    }
+
+    /// What the container says of its end. Files are not read: there is no `/dev/termination-log` for each container.
+    fn termination_message(&self, code: i32) -> String {
+        let wanted = self.container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        if wanted && code != 0 { self.log.last_words(MESSAGE) } else { String::new() }
     }
 
     /// The name under which the container's use of resources is measured.
@@ -214,8 +232,8 @@ impl Runner<'_> {
     /// Stays with a started group until its container has ended.
     async fn attend(&mut self, group: &mut Group, launch: &Launch, probes: Probes, hook: Option<&Check>) -> Run {
         let mut started = self.node.clock.now();
-        let side_log = self.side_log.clone();
-        let place = Place { node: self.node, launch, log: &side_log };
+        let hook_log = self.side_logs.hook.clone();
+        let place = Place { node: self.node, launch, log: &hook_log };
         let mut supervision = Supervision::new(&self.container.name, &place, probes);
         let mut ending = Ending::default();
         loop {
@@ -247,8 +265,9 @@ impl Runner<'_> {
                     match news {
                         News::Better => {}
                         News::NotReady(message) => self.event(true, "Unhealthy", message),
-                        News::Failed(message) => {
+                        News::Failed(message, follows) => {
                             self.event(true, "Unhealthy", message);
+                            self.event(false, "Killing", follows);
                             ending.order(super::grace(self.pod), hook.map(|hook| (hook, &place)));
                         }
                     }
@@ -270,7 +289,7 @@ impl Runner<'_> {
     }
 
     fn ended(&self, started: Timestamp, code: i32, signal: Option<i32>) -> Ended {
-        Ended { code, signal, started, finished: self.node.clock.now() }
+        Ended { code, signal, started, finished: self.node.clock.now(), message: String::new() }
     }
 
     /// The pod listens as long as its containers run.
@@ -284,7 +303,7 @@ impl Runner<'_> {
 }
 
 /// The next order to stop. Cancel safe.
-async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
+pub(super) async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     loop {
         if stop.changed().await.is_err() {
             return std::future::pending().await;

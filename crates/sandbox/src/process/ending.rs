@@ -46,7 +46,7 @@ impl<'a> Ending<'a> {
         match hook.filter(|_| first && !grace.is_zero()) {
             Some((hook, place)) => {
                 self.hooked = true;
-                self.hook = Some(hook.run(place).map(drop).boxed());
+                self.hook = Some(async move { drop(hook.run(place, place.log).await) }.boxed());
             }
             None if self.hook.is_none() || grace.is_zero() => self.hook = Some(std::future::ready(()).boxed()),
             None => {}

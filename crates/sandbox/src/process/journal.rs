@@ -120,6 +120,25 @@ impl Journal {
         self.changed.send_replace(());
     }
 
+    /// The end of what the last run wrote: whole characters, at most so many bytes, without the blank lines around it.
+    pub(super) fn last_words(&self, most: u64) -> String {
+        let marks = self.marks();
+        let Some(run) = marks.runs.back() else { return String::new() };
+        let end = run.end.unwrap_or(marks.end);
+        let begin = run.begin.max(marks.base).max(end.saturating_sub(most));
+        let read = || {
+            let mut file = std::fs::File::open(&self.path)?;
+            file.seek(SeekFrom::Start(begin - marks.base))?;
+            let mut words = Vec::new();
+            file.take(end.saturating_sub(begin)).read_to_end(&mut words)?;
+            std::io::Result::Ok(words)
+        };
+        // What was cut off at the front may leave a part of a character.
+        let words = read().unwrap_or_default();
+        let whole = words.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(words.len());
+        String::from_utf8_lossy(&words[whole..]).trim().to_owned()
+    }
+
     /// Whether another run is to come.
     pub(super) fn set_restarting(&self, restarting: bool) {
         self.marks().restarting = restarting;
@@ -383,6 +402,22 @@ mod tests {
         desk.write("d\n");
         let read: Vec<_> = desk.read(false).await.unwrap().into_iter().map(|(_, line)| line).collect();
         assert_eq!(read, lines("c\nd\n"));
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_those_of_the_last_run() {
+        let mut desk = Desk::new("words");
+        assert_eq!(desk.journal.last_words(100), "");
+        desk.begin();
+        desk.write("first\n");
+        desk.journal.end();
+        desk.begin();
+        desk.write("äone\ntwo\n");
+        assert_eq!(desk.journal.last_words(100), "äone\ntwo");
+        assert_eq!(desk.journal.last_words(9), "one\ntwo");
+        desk.journal.turn_over().unwrap();
+        desk.write("three\n");
+        assert_eq!(desk.journal.last_words(100), "three");
     }
 
     #[tokio::test]

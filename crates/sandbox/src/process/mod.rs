@@ -7,6 +7,7 @@
 
 mod balancer;
 mod container;
+mod containers;
 mod ending;
 mod environment;
 mod group;
@@ -20,6 +21,7 @@ mod protocol;
 mod resources;
 mod service_links;
 mod shim;
+mod status;
 mod supervision;
 
 use std::collections::{BTreeMap, BTreeSet};

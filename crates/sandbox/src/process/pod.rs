@@ -2,12 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Patch, PatchParams};
@@ -16,9 +12,10 @@ use serde_json::{Value, json};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use super::Node;
-use super::container::{Ended, Restart, Runner, State, Teller, Told, View};
+use super::container::{Told, View};
+use super::containers::Containers;
 use super::ignored;
-use super::journal::Journal;
+use super::status::{self, Views, whole};
 use crate::controllers::{Note, Recorder, ask, remove};
 
 /// A status that could not be written is written again after this long.
@@ -46,86 +43,6 @@ pub(super) async fn run(node: &Node, pod: Pod, address: Ipv4Addr, mut stop: watc
         let Err(error) = remove(&node.client, &pod).await else { break };
         tracing::warn!(namespace = pod.namespace(), name = pod.name_any(), %error, "a pod could not be let go");
         tokio::time::sleep(WRITE_AGAIN).await;
-    }
-}
-
-/// The containers of a pod, the ones that come first included. Numbers count through both lists.
-struct Containers<'a> {
-    node: &'a Node,
-    pod: &'a Pod,
-    address: &'a str,
-    /// Goes with the last container, which ends the pod's reports.
-    teller: Teller,
-    stop: watch::Receiver<Option<Duration>>,
-}
-
-impl Containers<'_> {
-    async fn run(self) {
-        let Some(spec) = &self.pod.spec else { return };
-        let policy = match spec.restart_policy.as_deref() {
-            Some("Never") => Restart::Never,
-            Some("OnFailure") => Restart::OnFailure,
-            _ => Restart::Always,
-        };
-        let first = spec.init_containers.as_deref().unwrap_or_default();
-        let mut all = FuturesUnordered::new();
-        for (number, container) in first.iter().enumerate() {
-            if container.restart_policy.as_deref() == Some("Always") {
-                // A sidecar: it runs beside all that follow.
-                all.push(self.runner(number, container, Restart::Always).run());
-                continue;
-            }
-            let until_done = if policy == Restart::Never { Restart::Never } else { Restart::OnFailure };
-            let mut attempt = std::pin::pin!(self.runner(number, container, until_done).run());
-            let code = loop {
-                tokio::select! {
-                    biased;
-                    code = &mut attempt => break code,
-                    Some(_) = all.next(), if !all.is_empty() => {}
-                }
-            };
-            if code != Some(0) {
-                // Stopped, or failed for good: what follows never starts.
-                while all.next().await.is_some() {}
-                return;
-            }
-        }
-        for (number, container) in spec.containers.iter().enumerate() {
-            all.push(self.runner(first.len() + number, container, policy).run());
-        }
-        while all.next().await.is_some() {}
-    }
-}
-
-impl<'a> Containers<'a> {
-    fn runner(&self, number: usize, container: &'a Container, restart: Restart) -> Runner<'a> {
-        Runner {
-            node: self.node,
-            pod: self.pod,
-            address: self.address,
-            container,
-            restart,
-            teller: self.teller.clone(),
-            number,
-            stop: self.stop.clone(),
-            view: View::waiting("ContainerCreating"),
-            log: self.log(container),
-            side_log: Arc::new(Journal::new(self.log_file(container).with_extension("probe.log"))),
-        }
-    }
-
-    fn log_file(&self, container: &Container) -> PathBuf {
-        let namespace = self.pod.namespace().unwrap_or_default();
-        let folder = self.node.settings.log_dir.join(namespace).join(self.pod.name_any());
-        folder.join(format!("{}.log", container.name))
-    }
-
-    /// The container's log, for all to read.
-    fn log(&self, container: &Container) -> Arc<Journal> {
-        let journal = Arc::new(Journal::new(self.log_file(container)));
-        let (namespace, uid) = (self.pod.namespace().unwrap_or_default(), self.pod.uid().unwrap_or_default());
-        self.node.logs.add([&namespace, &self.pod.name_any(), &container.name, &uid], journal.clone());
-        journal
     }
 }
 
@@ -158,7 +75,7 @@ impl<'a> Reporter<'a> {
             node,
             pod,
             address,
-            started: node.clock.now(),
+            started: whole(node.clock.now()),
             placed: false,
             first,
             main,
@@ -246,7 +163,7 @@ impl<'a> Reporter<'a> {
 
     /// Puts the pod on the node, as the scheduler does: only a placed pod is given time to end when it is deleted.
     async fn place(&mut self) {
-        (self.placed, self.started) = (true, self.node.clock.now());
+        (self.placed, self.started) = (true, whole(self.node.clock.now()));
         let pods = Api::<Pod>::namespaced(self.node.client.clone(), &self.pod.namespace().unwrap_or_default());
         let patch = Patch::Merge(json!({ "metadata": { "uid": self.pod.uid() }, "spec": { "nodeName": super::NODE } }));
         if let Err(error) = ask(pods.patch(&self.pod.name_any(), &PatchParams::default(), &patch)).await {
@@ -295,29 +212,30 @@ impl<'a> Reporter<'a> {
             return json!({ "phase": "Pending", "conditions": [condition] });
         }
         let (first, main) = self.views.split_at(self.first.len());
-        let initialized = first.iter().zip(self.first).all(|(view, container)| match &view.state {
-            State::Terminated(ended) => ended.code == 0,
-            _ => container.restart_policy.as_deref() == Some("Always") && view.started,
-        });
-        let ready = !main.is_empty() && main.iter().all(|view| view.ready);
+        let views = Views { first: (self.first, first), main: (self.main, main) };
         let policy = self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-        let phase = phase(first, main, policy.filter(|_| !self.over).or(self.over.then_some("Never")));
-        let statuses = |containers: &[Container], views: &[View]| -> Vec<Value> {
-            containers.iter().zip(views).map(|(container, view)| container_status(container, view)).collect()
+        let phase = views.phase(policy.filter(|_| !self.over).or(self.over.then_some("Never")));
+        let statuses = |containers: &[Container], views: &[View], first: bool| -> Vec<Value> {
+            containers.iter().zip(views).map(|(container, view)| status::of_container(container, view, first)).collect()
         };
-        let (init_statuses, main_statuses) = (statuses(self.first, first), statuses(self.main, main));
-        let now = self.node.clock.now();
-        let states =
-            [("PodScheduled", true), ("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)];
-        let conditions: Vec<_> = states
+        let (init_statuses, main_statuses) = (statuses(self.first, first, true), statuses(self.main, main, false));
+        let now = whole(self.node.clock.now());
+        let conditions: Vec<_> = status::conditions(views, phase)
             .into_iter()
-            .map(|(type_, status)| {
+            .map(|(type_, status, reason, message)| {
                 let known = self.conditions.entry(type_).or_insert((status, now));
                 if known.0 != status {
                     *known = (status, now);
                 }
                 let word = if status { "True" } else { "False" };
-                json!({ "type": type_, "status": word, "lastTransitionTime": known.1 })
+                let mut condition = json!({ "type": type_, "status": word, "lastTransitionTime": known.1 });
+                if !status {
+                    condition["reason"] = reason.into();
+                    if !message.is_empty() {
+                        condition["message"] = message.into();
+                    }
+                }
+                condition
             })
             .collect();
         let mut status = json!({
@@ -333,85 +251,5 @@ impl<'a> Reporter<'a> {
             status["initContainerStatuses"] = init_statuses.into();
         }
         status
-    }
-}
-
-fn phase(first: &[View], main: &[View], policy: Option<&str>) -> &'static str {
-    let terminated = |view: &View| match &view.state {
-        State::Terminated(ended) => Some(ended.code),
-        _ => None,
-    };
-    let restarts = !matches!(policy, Some("Never" | "OnFailure"));
-    if policy == Some("Never") && first.iter().filter_map(terminated).any(|code| code != 0) {
-        return "Failed";
-    }
-    let codes: Vec<_> = main.iter().filter_map(terminated).collect();
-    let done = !restarts && codes.len() == main.len();
-    if done && codes.iter().all(|code| *code == 0) {
-        "Succeeded"
-    } else if done && policy == Some("Never") {
-        "Failed"
-    } else if main.iter().all(|view| matches!(view.state, State::Waiting { .. }) && view.last.is_none()) {
-        "Pending"
-    } else {
-        "Running"
-    }
-}
-
-fn container_status(container: &Container, view: &View) -> Value {
-    let terminated = |ended: &Ended| {
-        let reason = if ended.code == 0 { "Completed" } else { "Error" };
-        let mut state = json!({
-            "exitCode": ended.code,
-            "reason": reason,
-            "startedAt": ended.started,
-            "finishedAt": ended.finished,
-        });
-        if let Some(signal) = ended.signal {
-            state["signal"] = signal.into();
-        }
-        json!({ "terminated": state })
-    };
-    let state = match &view.state {
-        State::Waiting { reason, message } if message.is_empty() => json!({ "waiting": { "reason": reason } }),
-        State::Waiting { reason, message } => json!({ "waiting": { "reason": reason, "message": message } }),
-        State::Running { since } => json!({ "running": { "startedAt": since } }),
-        State::Terminated(ended) => terminated(ended),
-    };
-    json!({
-        "name": container.name,
-        "image": container.image.clone().unwrap_or_default(),
-        "imageID": "",
-        "state": state,
-        "lastState": view.last.as_ref().map_or_else(|| json!({}), terminated),
-        "restartCount": view.restarts,
-        "started": view.started,
-        "ready": view.ready,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(state: State) -> View {
-        View { state, ..View::waiting("ContainerCreating") }
-    }
-
-    fn ended(code: i32) -> View {
-        let ended = Ended { code, signal: None, started: Timestamp::UNIX_EPOCH, finished: Timestamp::UNIX_EPOCH };
-        view(State::Terminated(ended))
-    }
-
-    #[test]
-    fn the_phase_follows_the_containers_and_the_restart_policy() {
-        let running = || view(State::Running { since: Timestamp::UNIX_EPOCH });
-        assert_eq!(phase(&[], &[View::waiting("ContainerCreating")], None), "Pending");
-        assert_eq!(phase(&[], &[running(), View::waiting("ContainerCreating")], None), "Running");
-        assert_eq!(phase(&[], &[ended(1)], None), "Running");
-        assert_eq!(phase(&[], &[ended(0), ended(0)], Some("Never")), "Succeeded");
-        assert_eq!(phase(&[], &[ended(0), ended(1)], Some("Never")), "Failed");
-        assert_eq!(phase(&[], &[ended(1)], Some("OnFailure")), "Running");
-        assert_eq!(phase(&[ended(1)], &[View::waiting("ContainerCreating")], Some("Never")), "Failed");
     }
 }

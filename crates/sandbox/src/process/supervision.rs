@@ -10,8 +10,8 @@ pub(super) enum News {
     Better,
     /// The container is not ready.
     NotReady(String),
-    /// The container has to be restarted.
-    Failed(String),
+    /// The container has to be restarted. What is said of the probe, and of what follows.
+    Failed(String, String),
 }
 
 /// The probes of a running container and what follows from them.
@@ -47,8 +47,8 @@ impl<'a> Supervision<'a> {
     pub(super) async fn next(&mut self, view: &mut View) -> News {
         let Self { name, place, probes } = self;
         if let Some(startup) = probes.startup.as_mut().filter(|_| !view.started) {
-            if !startup.verdict(place).await {
-                return News::Failed(format!("Startup probe failed: container {name} will be restarted"));
+            if let Err(cause) = startup.verdict(place).await {
+                return failed(name, ["Startup", "startup"], &cause);
             }
             view.started = true;
             view.ready = probes.readiness.is_none();
@@ -58,20 +58,33 @@ impl<'a> Supervision<'a> {
         tokio::select! {
             biased;
             ready = verdict(&mut probes.readiness, place) => {
-                view.ready = ready;
-                if ready { News::Better } else { News::NotReady(format!("Readiness probe failed: container {name}")) }
+                view.ready = ready.is_ok();
+                match ready {
+                    Ok(()) => News::Better,
+                    Err(cause) => News::NotReady(said(name, "Readiness", &cause)),
+                }
             }
             alive = verdict(&mut probes.liveness, place) => match alive {
-                true => News::Better,
-                false => News::Failed(format!("Liveness probe failed: container {name} will be restarted")),
+                Ok(()) => News::Better,
+                Err(cause) => failed(name, ["Liveness", "liveness"], &cause),
             },
         }
     }
 }
 
-async fn verdict(prober: &mut Option<Prober>, place: &Place<'_>) -> bool {
+async fn verdict(prober: &mut Option<Prober>, place: &Place<'_>) -> Result<(), String> {
     match prober {
         Some(prober) => prober.verdict(place).await,
         None => std::future::pending().await,
     }
+}
+
+/// What is said of a probe that failed. The containers of a pod share its events, so the container is named.
+fn said(container: &str, probe: &str, cause: &str) -> String {
+    format!("{probe} probe failed: container {container}: {cause}")
+}
+
+fn failed(container: &str, probe: [&str; 2], cause: &str) -> News {
+    let follows = format!("Container {container} failed {} probe, will be restarted", probe[1]);
+    News::Failed(said(container, probe[0], cause), follows)
 }

@@ -41,6 +41,27 @@ fn template(name: &str, image: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_set_tells_of_the_pods_it_makes_and_deletes() {
+    let lab = Lab::new();
+    lab.create::<Deployment>(deployment("worker", 2, json!({}))).await;
+    pass_seconds(2).await;
+    lab.patch::<Deployment>("worker", json!({ "spec": { "replicas": 1 } })).await;
+    pass_seconds(2).await;
+    let events = lab.list::<Event>().await;
+    let told = |reason: &str| {
+        let of_set = |event: &&Event| event.involved_object.kind.as_deref() == Some("ReplicaSet");
+        let events = events.iter().filter(of_set).filter(|event| event.reason.as_deref() == Some(reason));
+        events.filter_map(|event| event.message.clone()).collect::<Vec<_>>()
+    };
+    let left = lab.list::<Pod>().await.remove(0).name_any();
+    let created = told("SuccessfulCreate");
+    assert!(created.len() == 2 && created.contains(&format!("Created pod: {left}")), "{created:?}");
+    let deleted = told("SuccessfulDelete");
+    assert!(deleted.len() == 1 && created.contains(&deleted[0].replace("Deleted", "Created")), "{deleted:?}");
+    lab.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deployment_has_the_pods_it_asks_for() {
     let lab = Lab::new();
     lab.create::<Deployment>(deployment("worker", 3, json!({}))).await;
@@ -458,7 +479,7 @@ async fn an_event_is_kept_for_an_hour() {
     let lab = Lab::new();
     lab.create::<Deployment>(deployment("worker", 1, json!({}))).await;
     pass_seconds(3590).await;
-    assert_eq!(lab.list::<Event>().await.len(), 1);
+    assert_eq!(lab.list::<Event>().await.len(), 2, "one of the Deployment and one of its ReplicaSet");
     pass_seconds(20).await;
     assert!(lab.list::<Event>().await.is_empty());
     lab.finish().await;

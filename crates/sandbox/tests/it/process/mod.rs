@@ -2,7 +2,9 @@
 
 mod life;
 mod logs;
+mod probes;
 mod services;
+mod sidecars;
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -222,7 +224,7 @@ async fn a_container_without_a_command_says_so() {
     assert!(message.contains("container main has no command"), "{message}");
     assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
     let events = Api::<Event>::namespaced(machine.client.clone(), "default");
-    eventually_event(&events, "CreateContainerConfigError").await;
+    eventually_event(&events, "Failed").await;
     machine.finish().await;
 }
 
