@@ -3,15 +3,21 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, TryFutureExt};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Either, Full};
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::reply;
+
+/// What a client that is turned away may still send, in bytes and time, before it gets its answer.
+const LIMIT: usize = 16 * 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Lets a request through only with the bearer token, a `Host` of this machine and no foreign `Origin`.
 ///
@@ -34,7 +40,8 @@ impl<S, B, R> Service<Request<B>> for Guard<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
     R: Send + 'static,
 {
     type Response = Response<Either<R, Full<Bytes>>>;
@@ -50,10 +57,28 @@ where
         match refusal(host.as_deref(), request.headers(), &self.token) {
             Some((status, reason, message)) => {
                 let response = reply::failure(status, reason, message).map(|body| Either::Right(Full::new(body)));
-                Box::pin(async move { Ok(response) })
+                let body = request.into_body();
+                Box::pin(async move {
+                    let _ = timeout(PATIENCE, discard(body)).await;
+                    Ok(response)
+                })
             }
             None => Box::pin(self.inner.call(request).map_ok(|response| response.map(Either::Left))),
         }
+    }
+}
+
+/// Takes in what a client sends whose request is turned away. Over HTTP/2 an answer before the end of the body breaks the
+/// stream off, and many clients then tell of that instead of the answer.
+async fn discard(body: impl http_body::Body) {
+    let mut body = std::pin::pin!(body);
+    let mut left = LIMIT;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, |data| data.remaining());
+        left = match left.checked_sub(bytes) {
+            Some(left) => left,
+            None => return,
+        };
     }
 }
 
@@ -99,6 +124,8 @@ fn equal(left: &[u8], right: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
 
     use super::*;
 
@@ -112,6 +139,23 @@ mod tests {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
         }
         refusal(None, &headers, "secret").map(|(status, ..)| status.as_u16())
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_with_a_refused_request_is_read_to_its_end_before_the_answer() {
+        let (sender, receiver) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, Infallible>>();
+        let inner = tower::service_fn(|_: Request<StreamBody<_>>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        });
+        let request = Request::get("https://localhost/").body(StreamBody::new(receiver)).unwrap();
+        let answer = tokio::spawn(Guard::new(inner, "secret").call(request));
+        for _ in 0..3 {
+            sender.unbounded_send(Ok(Frame::data(Bytes::from_static(b"more")))).unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(!answer.is_finished());
+        drop(sender);
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
     }
 
     #[test]
