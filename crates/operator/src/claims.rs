@@ -68,6 +68,11 @@ impl Claimants {
         self.0.iter().map(|(_, object)| object)
     }
 
+    /// When the object has claimed it.
+    pub(crate) fn rank_of(&self, object: &ObjectKey) -> Option<Rank> {
+        self.0.iter().find(|(_, other)| **other == *object).map(|(rank, _)| *rank)
+    }
+
     /// Who has come before the object.
     pub(crate) fn before(&self, object: &ObjectKey) -> Option<&Arc<ObjectKey>> {
         self.iter().next().filter(|first| ***first != *object)
@@ -79,11 +84,18 @@ impl Claimants {
 pub(crate) struct HpaClaims(BTreeMap<(String, String), Claimants>);
 
 impl HpaClaims {
-    /// Enters a claim. `by_default` is the object that has such an HPA without having named it, if there is one.
-    pub(crate) fn add(&mut self, name: &str, rank: Rank, object: &Arc<ObjectKey>, by_default: Option<&Arc<ObjectKey>>) {
+    /// Enters a claim. `by_default` is the object that has such an HPA without having named it, if there is one, and
+    /// since when.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        rank: Rank,
+        object: &Arc<ObjectKey>,
+        by_default: Option<(Rank, Arc<ObjectKey>)>,
+    ) {
         let claimants = self.0.entry((object.namespace.clone(), name.to_owned())).or_default();
-        if let Some(owner) = by_default.filter(|_| claimants.is_empty()) {
-            claimants.add(rank, owner);
+        if let Some((rank, owner)) = by_default.filter(|_| claimants.is_empty()) {
+            claimants.add(rank, &owner);
         }
         claimants.add(rank, object);
     }
@@ -153,7 +165,7 @@ mod tests {
     fn a_chosen_name_meets_the_default_one_of_another_object() {
         let (owner, other) = (key("workers"), key("other"));
         let mut claims = HpaClaims::default();
-        claims.add("keda-hpa-workers", Rank::LAST, &other, Some(&owner));
+        claims.add("keda-hpa-workers", Rank::LAST, &other, Some((Rank::LAST, owner.clone())));
         let name = Some("keda-hpa-workers");
         assert_eq!(claims.of(name, &other).unwrap().before(&other), Some(&owner));
         assert_eq!(claims.of(None, &owner).unwrap().before(&owner), None);
@@ -161,5 +173,18 @@ mod tests {
         assert_eq!(claims.of(name, &other).unwrap().before(&other), None);
         claims.add_default(Rank::LAST, &owner);
         assert_eq!(claims.of(None, &owner).unwrap().before(&owner), Some(&other), "it came back later");
+    }
+
+    #[test]
+    fn of_those_found_at_the_start_the_order_in_which_they_are_listed_decides_nothing() {
+        let (owner, other) = (key("a"), key("b"));
+        let (early, late) = (Rank(5), Rank(5 + Rank::NOT_READY));
+        let mut claims = HpaClaims::default();
+        claims.add("keda-hpa-a", early, &other, Some((late, owner.clone())));
+        assert_eq!(claims.of(None, &owner).unwrap().before(&owner), Some(&other), "the other one was ready");
+        let mut claims = HpaClaims::default();
+        claims.add("keda-hpa-a", early, &other, None);
+        claims.add_default(late, &owner);
+        assert_eq!(claims.of(None, &owner).unwrap().before(&owner), Some(&other));
     }
 }

@@ -25,8 +25,10 @@ use crate::observation::{Life, ObjectKey, Observation, ScaleCause, Stage, What, 
 
 /// KEDA's name, which tools match on.
 const CONTROLLER: &str = "keda-operator";
-/// The most characters of a note that the API server takes.
+/// The most bytes of a note that the API server takes.
 const NOTE_LIMIT: usize = 1024;
+/// The most bytes of a reporting instance.
+const INSTANCE_LIMIT: usize = 128;
 /// The longest name of an object.
 const NAME_LIMIT: usize = 253;
 /// Events that wait for the API server at most.
@@ -171,9 +173,7 @@ pub(crate) async fn run(
 impl Recorder {
     fn on(&mut self, observation: &Observation) {
         let Some(mut draft) = draft(&observation.what) else { return };
-        if draft.note.chars().count() > NOTE_LIMIT {
-            draft.note = draft.note.chars().take(NOTE_LIMIT - 1).chain(['…']).collect();
-        }
+        draft.note = shortened(draft.note);
         let now = Instant::now();
         let key = SeriesKey::of(&observation.uid, &draft);
         if let Some(series) = self.series.get_mut(&key) {
@@ -218,7 +218,7 @@ impl Recorder {
             action: Some(draft.action.to_owned()),
             note: Some(draft.note),
             reporting_controller: Some(CONTROLLER.to_owned()),
-            reporting_instance: Some(format!("{CONTROLLER}-{}", self.ctx.settings.hostname)),
+            reporting_instance: Some(instance(&self.ctx.settings.hostname)),
             regarding: Some(ObjectReference {
                 api_version: Some(format!("{}/{}", tidemark_api::GROUP, tidemark_api::VERSION)),
                 kind: Some("ScaledObject".to_owned()),
@@ -318,6 +318,23 @@ async fn write(ctx: Arc<Context>, job: Job, stop: CancellationToken) -> Result<(
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
+}
+
+/// A note that the API server takes: the rest of a longer one is left out.
+fn shortened(mut note: String) -> String {
+    const MORE: &str = "…";
+    if note.len() > NOTE_LIMIT {
+        note.truncate(note.floor_char_boundary(NOTE_LIMIT - MORE.len()));
+        note.push_str(MORE);
+    }
+    note
+}
+
+/// Who reports, on which machine.
+fn instance(hostname: &str) -> String {
+    let mut instance = format!("{CONTROLLER}-{hostname}");
+    instance.truncate(instance.floor_char_boundary(INSTANCE_LIMIT));
+    instance
 }
 
 /// The object's name and the time, as long as a name may be.
@@ -439,6 +456,15 @@ mod tests {
         let long = event_name(&format!("{}-{}", "a".repeat(236), "b".repeat(16)), 0x17ff_ffff_ffff_ffff);
         assert_eq!(long, format!("{}.17ffffffffffffff", "a".repeat(236)));
         assert!(long.len() <= 253);
+    }
+
+    #[test]
+    fn a_note_has_no_more_bytes_than_the_api_server_takes() {
+        assert_eq!(shortened("a".repeat(1024)), "a".repeat(1024));
+        assert_eq!(shortened("a".repeat(1025)), format!("{}…", "a".repeat(1021)));
+        let wide = shortened("ü".repeat(600));
+        assert_eq!((wide.len(), wide.ends_with("ü…")), (1023, true));
+        assert_eq!(instance(&"h".repeat(200)).len(), 128);
     }
 
     #[test]

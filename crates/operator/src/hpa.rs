@@ -205,7 +205,7 @@ fn behavior(
 
 /// What must be written so that `found` looks as `wanted`; nothing where it does already.
 ///
-/// Labels and annotations that others have put on the HPA stay; those that are this operator's and no longer wanted go.
+/// Labels, annotations and finalizers that others have put on the HPA stay; labels and annotations that are this operator's and no longer wanted go.
 /// Where the API server does not tell who put them there, all of them are taken for this operator's.
 pub(crate) fn update(
     found: &HorizontalPodAutoscaler,
@@ -222,9 +222,9 @@ pub(crate) fn update(
         metadata: ObjectMeta {
             labels: Some(labels),
             annotations: Some(annotations),
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
-            ..wanted.metadata.clone()
+            owner_references: wanted.metadata.owner_references.clone(),
+            managed_fields: None,
+            ..meta.clone()
         },
         spec: wanted.spec.clone(),
         status: None,

@@ -84,7 +84,7 @@ struct Index {
     listed: BTreeSet<Arc<Watch>>,
     actors: JoinSet<(Arc<Entry>, bool)>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Authentications whose list of users may be wrong.
+    /// Authentications whose list of users may be wrong, or which wait for their finalizer to go.
     dirty: BTreeSet<AuthenticationKey>,
     /// Authentications that are being written.
     writing: BTreeSet<AuthenticationKey>,
@@ -322,11 +322,7 @@ impl Index {
         let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         let key = AuthenticationKey { kind, namespace, name };
         let finalized = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
-        if meta.deletion_timestamp.is_some() && finalized && self.writing.insert(key.clone()) {
-            let (ctx, target) = (self.ctx.clone(), key.clone());
-            return self.write(key, async move { authentications::release(&ctx, &target).await });
-        }
-        if at_start {
+        if at_start || (meta.deletion_timestamp.is_some() && finalized) {
             self.dirty.insert(key.clone());
         }
         let Some(shared) = self.authentications.get_mut(&key) else { return };
@@ -350,7 +346,7 @@ impl Index {
         }
     }
 
-    /// Writes the lists of users that may be wrong, once it is known which objects there are.
+    /// Writes on the authentications where something may be wrong, once it is known which objects there are.
     fn write_dirty(&mut self) {
         let is_of_objects = |watch: &&Arc<Watch>| watch.kind == Kind::ScaledObjects;
         let complete = self.listed.iter().filter(is_of_objects).count()
@@ -367,7 +363,7 @@ impl Index {
             let users = users.into_iter().flatten().map(|object| object.name.clone()).collect();
             let keep = key.namespace.is_empty() && !self.ctx.settings.watch_namespaces.is_empty();
             let (ctx, target) = (self.ctx.clone(), key.clone());
-            self.write(key, async move { authentications::write_users(&ctx, &target, users, keep).await });
+            self.write(key, async move { authentications::settle(&ctx, &target, users, keep).await });
         }
     }
 

@@ -1,4 +1,5 @@
-//! An actor's mailbox. Empty, it holds a few dozen bytes; a channel of tokio's keeps room for 32 messages and more.
+//! An actor's mailbox. Empty, it holds a few dozen bytes; a channel of tokio's holds 1,600 for messages of 16 bytes, once
+//! some have gone through it, and that is a fifth of what an object at rest may take.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -23,14 +23,19 @@ pub(super) struct ScaleDone {
 }
 
 impl Actor {
-    /// Decides on what is known now, and acts. What a decision needs of the target is read first.
+    /// Decides on what is known now, and acts. What a decision needs of the target is read first, and a write of its
+    /// replicas comes to its end before: nobody knows how many there are, and what is to be done could not be.
     pub(super) fn evaluate(&mut self) {
         if self.controls.paused || self.deleting || self.slots.is_empty() {
             return;
         }
         let Some(state) = &self.workload.target else { return };
+        if self.workload.scaling {
+            self.workload.decide_next = true;
+            return;
+        }
         let pods = self.modifiers.is_some() && self.needs_pods(&self.slots);
-        if (state.target.is_watched() && !pods) || self.workload.scaling {
+        if state.target.is_watched() && !pods {
             return self.decide(None);
         }
         self.workload.decide_next = true;
@@ -78,15 +83,22 @@ impl Actor {
         let mut states = Vec::new();
         for slot in &self.slots {
             let metrics = slot.fetched(Some(self.plan.interval), now).into_iter();
-            states.extend(metrics.map(|metric| self.applied(slot, metric, None)));
+            states.extend(metrics.map(|metric| self.state_of(slot, metric, None)));
         }
         states
     }
 
-    /// What a metric's outcome means: under the fallback, and after what its source has told unasked.
+    /// What a metric's outcome means for a decision: what its source has told unasked comes before what was read.
+    fn state_of(&self, slot: &Slot, metric: Metric, ready_pods: Option<i32>) -> TriggerState {
+        if slot.announced {
+            return TriggerState { metric: metric.name, outcome: Outcome::Announced };
+        }
+        self.applied(slot, metric, ready_pods)
+    }
+
+    /// What a metric's outcome means under the fallback.
     pub(super) fn applied(&self, slot: &Slot, metric: Metric, ready_pods: Option<i32>) -> TriggerState {
         let outcome = match self.target_of(&metric) {
-            _ if slot.announced => Outcome::Announced,
             Some(target) => {
                 let workload = fallback::Workload { replicas: self.workload.replicas, ready_pods };
                 fallback::apply(self.plan.fallback.as_ref(), slot.health, target, metric.fetched, workload)
@@ -102,13 +114,18 @@ impl Actor {
         Some(self.modifiers.as_ref().map_or(own, |modifiers| modifiers.target()))
     }
 
-    /// The composite metric. With `age`, a reading older than that counts as none.
+    /// The composite metric. With `age` it is one for a decision: a reading older than that counts as none, and what a
+    /// source has told unasked counts.
     pub(super) fn composite(&self, modifiers: &Modifiers, age: Option<Duration>, pods: Option<i32>) -> Composite {
         let now = Instant::now();
         let mut inputs = Vec::new();
         for slot in &self.slots {
             for metric in slot.fetched(age, now) {
-                inputs.push(Input { name: slot.name().cloned(), state: self.applied(slot, metric, pods) });
+                let state = match age {
+                    Some(_) => self.state_of(slot, metric, pods),
+                    None => self.applied(slot, metric, pods),
+                };
+                inputs.push(Input { name: slot.name().cloned(), state });
             }
         }
         modifiers.evaluate(&inputs, self.plan.fallback.as_ref())
@@ -162,7 +179,7 @@ impl Actor {
 
     /// The metrics of a trigger that make it active.
     fn active_names(&self, slot: &Slot) -> Vec<Text> {
-        let states = slot.fetched(None, Instant::now()).into_iter().map(|metric| self.applied(slot, metric, None));
+        let states = slot.fetched(None, Instant::now()).into_iter().map(|metric| self.state_of(slot, metric, None));
         states.filter(|state| state.outcome.is_active()).map(|state| state.metric).collect()
     }
 
@@ -187,16 +204,20 @@ impl Actor {
             }
             Scaled::Moved { replicas } => {
                 self.workload.replicas = Some(replicas);
-                self.evaluate();
+                self.workload.decide_next = true;
             }
             Scaled::Failed { from, message } => {
                 let write = Write::Scale { target, from, to, cause };
                 self.tell(What::Write { write, error: Some(message.into()) });
-                // The target may be gone, or have other replicas than it was thought to have.
+                // The target may be gone, or have other replicas than it was thought to have. The next poll tries again.
+                self.workload.decide_next = false;
                 self.put_off_target_event(ANOTHER_TARGET);
             }
         }
         self.reconcile_waiting();
+        if std::mem::take(&mut self.workload.decide_next) {
+            self.evaluate();
+        }
         self.catch_up_with_target();
     }
 }

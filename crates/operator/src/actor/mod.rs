@@ -365,6 +365,8 @@ impl Actor {
             self.hpa_event = Some(view);
             return;
         }
+        // One that a check without an outcome has left over is older than this one.
+        self.hpa_event = None;
         if self.deleting || self.status.hpa_name.as_deref() != Some(&*view.name) {
             return;
         }

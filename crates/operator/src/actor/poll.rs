@@ -144,10 +144,14 @@ impl Actor {
 
     /// An active trigger acts at once, unless a formula is to weigh it against the others. Any other outcome waits for
     /// those that are being read, so that all the triggers of one poll count together; but not for longer than one
-    /// polling interval.
+    /// polling interval, and the first decision only until each has been read once: a source that takes as long as the
+    /// interval to fail is being read all the time.
     fn may_evaluate(&self, index: usize, now: Instant) -> bool {
         let acts_alone = self.modifiers.is_none() && self.slots[index].was_active();
-        let waited = self.evaluated.is_some_and(|at| now.duration_since(at) > self.plan.interval);
+        let waited = match self.evaluated {
+            Some(at) => now.duration_since(at) > self.plan.interval,
+            None => !self.slots.iter().any(|slot| slot.fetching && matches!(slot.last, Last::Unread)),
+        };
         acts_alone || waited || !self.slots.iter().any(|slot| slot.fetching)
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Check {
     pub(super) retry: Retry,
     /// Why the last one failed.
     pub(super) failure: Option<Arc<str>>,
+    /// What is under way began while another object stood in this one's place, or did not yet.
+    outdated: bool,
     /// Requests that came before the first one had built the triggers.
     pub(super) early: Vec<MetricRequest>,
 }
@@ -82,6 +84,10 @@ impl Actor {
     /// The HPA is gone or another one, and this object has not asked for that. It is put right at once; where others
     /// change it again and again, ever less often.
     pub(super) fn put_hpa_right(&mut self) {
+        if self.check.running {
+            // Its end would settle a repeat that was planned for later.
+            return self.reconcile(None);
+        }
         let now = Instant::now();
         let Some(at) = self.hpa_peace.at.filter(|at| now < *at + PEACE) else {
             self.hpa_peace.settled();
@@ -105,6 +111,7 @@ impl Actor {
     /// Another object has the target or the HPA, or has it no longer.
     pub(super) fn on_rival(&mut self, rival: Option<Arc<Rival>>) {
         self.rival = rival;
+        self.check.outdated = self.check.running;
         if self.deleting {
             return;
         }
@@ -125,6 +132,11 @@ impl Actor {
     }
 
     fn apply_check(&mut self, mut done: Checked) {
+        let outdated = std::mem::take(&mut self.check.outdated);
+        // Whatever becomes of the rest: an HPA whose name is forgotten would never be deleted.
+        if let Some(view) = done.hpa.as_ref().filter(|view| self.status.hpa_name.as_ref() != Some(&view.name)) {
+            self.status.change().hpa_name = Some(view.name.clone());
+        }
         if let Some(message) = done.interrupted {
             self.check.retry.after_failure();
             self.tell_error(Stage::Check, message);
@@ -132,8 +144,11 @@ impl Actor {
         }
         // The watch tells of an object that is gone; until then it is asked for again.
         let Some(object) = done.object.take() else { return self.check.retry.after_failure() };
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.begin_deletion(object);
+        }
         let newer = self.check.next.as_ref().and_then(Option::as_ref);
-        if newer.is_some_and(|newer| newer.metadata.generation != object.metadata.generation) {
+        if outdated || newer.is_some_and(|newer| newer.metadata.generation != object.metadata.generation) {
             return self.reconcile_waiting();
         }
         if newer.is_none() {

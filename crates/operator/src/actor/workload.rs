@@ -13,7 +13,7 @@ pub(super) struct Workload {
     pub(super) reading: bool,
     /// Its replicas, and perhaps its pods, are being read.
     reading_scale: bool,
-    /// A decision waits for that.
+    /// A decision waits for that, or for the write of the replicas.
     pub(super) decide_next: bool,
     pub(super) scaling: bool,
 }
@@ -154,7 +154,7 @@ impl Actor {
             return self.read_workload(true);
         }
         let pods = read.pods.flatten();
-        if std::mem::take(&mut self.workload.decide_next) {
+        if !self.workload.scaling && std::mem::take(&mut self.workload.decide_next) {
             self.decide(pods);
         }
         self.answer_with_target(pods);

@@ -170,6 +170,16 @@ fn a_label_taken_off_the_object_leaves_the_hpa_and_a_foreign_one_stays() {
 }
 
 #[test]
+fn a_finalizer_of_others_stays_on_an_hpa_that_is_put_back() {
+    let wanted = wanted_by(&object(|_| {}), Controls::default());
+    let found = stored(&wanted, |value| {
+        value["spec"]["maxReplicas"] = json!(3);
+        value["metadata"]["finalizers"] = json!(["example.com/theirs"]);
+    });
+    assert_eq!(update(&found, &wanted).unwrap().finalizers(), ["example.com/theirs"]);
+}
+
+#[test]
 fn a_foreign_hpa_of_the_same_name_is_taken_over() {
     let wanted = wanted_by(&object(|_| {}), Controls::default());
     let foreign = stored(&wanted, |value| {

@@ -79,7 +79,7 @@ impl Index {
             match hpa(new) {
                 Some(Some(name)) => {
                     let owner = self.owner_by_default(&object.namespace, &name);
-                    self.hpas.add(&name, rank, object, owner.as_ref());
+                    self.hpas.add(&name, rank, object, owner);
                 }
                 Some(None) => self.hpas.add_default(rank, object),
                 None => {}
@@ -98,11 +98,13 @@ impl Index {
         }
     }
 
-    /// The object whose HPA has this name without being named so.
-    fn owner_by_default(&self, namespace: &str, hpa: &str) -> Option<Arc<ObjectKey>> {
+    /// The object whose HPA has this name without being named so, and since when, as far as its target tells.
+    fn owner_by_default(&self, namespace: &str, hpa: &str) -> Option<(Rank, Arc<ObjectKey>)> {
         let owner = ObjectKey::new(namespace, hpa.strip_prefix(DEFAULT_HPA_PREFIX)?);
         let known = self.objects.get(&owner).filter(|known| known.needs.hpa.is_none())?;
-        Some(known.entry.key.clone())
+        let workload = self.workloads.get(&known.needs.workload);
+        let rank = workload.and_then(|workload| workload.objects.rank_of(&owner)).unwrap_or(Rank::LAST);
+        Some((rank, known.entry.key.clone()))
     }
 
     pub(super) fn rival_of(&self, object: &ObjectKey, needs: &Needs) -> Option<Arc<Rival>> {
