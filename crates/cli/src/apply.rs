@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, GetParams, Patch, PatchParams, ValidationDirective};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::discovery::{ApiResource, Scope};
-use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::manifests::{Manifest, Place};
+use crate::merge;
 
 /// The API server has this long for one manifest.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Times that a change is made again after somebody else has written first.
+const CONFLICTS: u32 = 5;
 
 /// A manifest was refused; prints as `file:line: Kind namespace/name: what the API server said`.
 #[derive(Debug, thiserror::Error)]
@@ -22,40 +25,65 @@ pub struct Error {
     message: String,
 }
 
+/// An object as it is after a manifest was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Its name, which the API server may have made.
+    pub name: String,
+    /// It was not there before.
+    pub created: bool,
+}
+
 /// Creates the manifest's object, or merges the manifest into the one that is there.
 ///
 /// # Errors
 /// The API server does not know the kind, refuses the object, or does not answer within 30 s.
-pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject, Error> {
+pub async fn apply(client: &Client, manifest: &Manifest) -> Result<Applied, Error> {
     within(manifest, put(client, manifest.object.clone())).await
 }
 
-/// Merges a change of a manifest into its object; creates the object where it is not there.
+/// Brings what has changed in a manifest since `before` to its object: nothing else is written, so that what others have
+/// changed there stays. Creates the object where it is not there.
 ///
 /// # Errors
 /// Those of [`apply`].
-pub async fn change(client: &Client, manifest: &Manifest, change: &Value) -> Result<(), Error> {
-    let patched = async {
+pub async fn change(client: &Client, before: &Value, manifest: &Manifest) -> Result<Applied, Error> {
+    let changed = async {
         let mut object = manifest.object.clone();
         let api = locate(client, &mut object).await?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        match api.patch(name, &strict(), &Patch::Merge(change)).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => put(client, object).await.map(drop),
-            outcome => outcome.map(drop).map_err(|error| sentence(&error)),
+        let mut conflicts = 0;
+        loop {
+            let present = match read(client, &api, name).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => return put(client, object).await,
+                found => found.map_err(|error| sentence(&error))?,
+            };
+            let mut patch = merge::patch(before, &manifest.object, &present);
+            if patch.as_object().is_some_and(|fields| !fields.is_empty()) {
+                // Lists are written as a whole, and were merged with those that were read.
+                patch["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"].clone();
+                match api.patch(name, &strict(), &Patch::Merge(&patch)).await {
+                    Err(kube::Error::Api(status)) if status.is_conflict() && conflicts < CONFLICTS => {
+                        conflicts += 1;
+                        continue;
+                    }
+                    outcome => drop(outcome.map_err(|error| sentence(&error))?),
+                }
+            }
+            return Ok(Applied { name: name.to_owned(), created: false });
         }
     };
-    within(manifest, patched).await
+    within(manifest, changed).await
 }
 
-/// Deletes a manifest's object, and what belongs to it; one that is not there is no error.
+/// Deletes a manifest's object of that name, and what belongs to it; one that is not there is no error.
 ///
 /// # Errors
 /// The API server refuses, or does not answer within 30 s.
-pub async fn delete(client: &Client, manifest: &Manifest) -> Result<(), Error> {
+pub async fn delete(client: &Client, manifest: &Manifest, name: &str) -> Result<(), Error> {
     let deleted = async {
         let mut object = manifest.object.clone();
         let api = locate(client, &mut object).await?;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
         match api.delete(name, &DeleteParams::background()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             outcome => outcome.map(drop).map_err(|error| sentence(&error)),
@@ -80,15 +108,29 @@ pub async fn namespace(client: &Client, name: &str) -> Result<(), Error> {
     apply(client, &Manifest { place, object }).await.map(drop)
 }
 
-async fn put(client: &Client, mut object: Value) -> Result<DynamicObject, String> {
+async fn put(client: &Client, mut object: Value) -> Result<Applied, String> {
     let api = locate(client, &mut object).await?;
-    let desired: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    let given = object["metadata"]["name"].as_str().unwrap_or_default();
     match create(client, &api, &object).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            api.patch(&desired.name_any(), &strict(), &Patch::Merge(&object)).await.map_err(|error| sentence(&error))
+            let patched = api.patch(given, &strict(), &Patch::Merge(&object)).await;
+            patched.map_err(|error| sentence(&error))?;
+            Ok(Applied { name: given.to_owned(), created: false })
         }
-        outcome => outcome.map_err(|error| sentence(&error)),
+        created => {
+            let created = created.map_err(|error| sentence(&error))?;
+            Ok(Applied { name: created["metadata"]["name"].as_str().unwrap_or(given).to_owned(), created: true })
+        }
     }
+}
+
+/// The object as it is.
+async fn read(client: &Client, api: &Api<DynamicObject>, name: &str) -> kube::Result<Value> {
+    let request = kube::core::Request::new(api.resource_url()).get(name, &GetParams::default());
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    // Not kube's own parsing: it logs the whole object when it fails.
+    let text = client.request_text(request).await?;
+    serde_json::from_str(&text).map_err(kube::Error::SerdeError)
 }
 
 /// A misspelt field must not be dropped without a word.
@@ -109,7 +151,7 @@ async fn locate(client: &Client, object: &mut Value) -> Result<Api<DynamicObject
 }
 
 /// `Api::create` with strict validation of fields, which kube's parameters of a creation do not offer.
-async fn create(client: &Client, api: &Api<DynamicObject>, object: &Value) -> kube::Result<DynamicObject> {
+async fn create(client: &Client, api: &Api<DynamicObject>, object: &Value) -> kube::Result<Value> {
     let request = http::Request::post(format!("{}?fieldValidation=Strict", api.resource_url()))
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(object.to_string().into_bytes())

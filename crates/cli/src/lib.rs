@@ -7,6 +7,7 @@ pub mod crds;
 pub mod kubeconfig;
 pub mod lint;
 pub mod manifests;
+mod merge;
 pub mod metrics;
 pub mod operator;
 mod parts;
@@ -78,11 +79,16 @@ fn log_to_standard_error() {
         .init();
 }
 
-/// `RUST_LOG`, or what an operator needs to see. The AMQP library logs what brokers say, user names included; kube's
-/// client logs each failed attempt, of which our own lines tell the outcome.
+/// `RUST_LOG`, or what an operator needs to see: kube's client logs each failed attempt, of which our own lines tell the
+/// outcome. The AMQP library is silent whatever level is asked for: it logs what brokers say, and in its details what
+/// they are sent, the login included.
 fn log_filter() -> EnvFilter {
-    let default = "info,kube_client::client::builder=off,kube_runtime=error,lapin=off";
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+    let default = "info,kube_client::client::builder=off,kube_runtime=error";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    match "lapin=off".parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Manifest files: from YAML or JSON on disk to objects, each with its place.
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde_json::Value;
 
@@ -32,9 +33,11 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: io::Error },
     #[error("{}: no manifest in it (files named *.yaml, *.yml or *.json)", .0.display())]
     Empty(PathBuf),
+    #[error("{place}: {title} stands again in {again}, and that counts")]
+    Repeated { place: Place, title: String, again: Place },
     #[error("{file}:{line}:{column}: not valid YAML: {message}", file = file.display())]
     Syntax { file: PathBuf, line: u64, column: u64, message: String },
     #[error("{place}: {message}")]
@@ -57,12 +60,46 @@ impl Manifest {
     }
 }
 
+/// What makes an object one and the same, wherever it stands: API group, kind, namespace, name. An object whose name the API
+/// server makes is told by all that it holds.
+pub type Identity = [String; 4];
+
+impl Manifest {
+    /// Which object it is.
+    pub fn identity(&self) -> Identity {
+        let text = |path: &str| self.object.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let group = text("/apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
+        let namespace = text("/metadata/namespace").unwrap_or("default");
+        let name = text("/metadata/name").map_or_else(|| self.object.to_string(), str::to_owned);
+        [group.to_owned(), self.kind().to_owned(), namespace.to_owned(), name]
+    }
+}
+
 /// What the files hold.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub manifests: Vec<Manifest>,
-    /// What could not be read; the rest is not affected.
+    /// What could not be read, or does not count; the rest is not affected.
     pub errors: Vec<Error>,
+}
+
+impl Contents {
+    /// Of several manifests of one object only the last one stays.
+    fn leave_out_repeated(&mut self) {
+        let last: BTreeMap<Identity, usize> =
+            self.manifests.iter().enumerate().map(|(index, manifest)| (manifest.identity(), index)).collect();
+        let all = std::mem::take(&mut self.manifests);
+        let places: Vec<Place> = all.iter().map(|manifest| manifest.place.clone()).collect();
+        for (index, manifest) in all.into_iter().enumerate() {
+            match last.get(&manifest.identity()) {
+                Some(later) if *later != index => {
+                    let (title, again) = (manifest.title(), places[*later].clone());
+                    self.errors.push(Error::Repeated { place: manifest.place, title, again });
+                }
+                _ => self.manifests.push(manifest),
+            }
+        }
+    }
 }
 
 /// Reads files and folders (one level deep, in the order of their names), in the order in which they are given.
@@ -73,11 +110,19 @@ pub fn read(paths: &[PathBuf]) -> Contents {
             Err(error) => contents.errors.push(error),
             Ok(files) => files.into_iter().for_each(|file| match std::fs::read_to_string(&file) {
                 Ok(text) => parse(&file, &text, &mut contents),
-                Err(source) => contents.errors.push(Error::Read { path: file, source }),
+                Err(source) => contents.errors.push(Error::Read { path: file, source: readable(source) }),
             }),
         }
     }
+    contents.leave_out_repeated();
     contents
+}
+
+fn readable(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData => io::Error::new(error.kind(), "it is not UTF-8 text"),
+        _ => error,
+    }
 }
 
 /// The files of a path: itself, or those of a folder (one level deep, in the order of their names).
@@ -107,12 +152,17 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Puts first what others need in order to be accepted or to start; apart from that the order stays. A namespace must be
 /// there before what is in it, a definition before its objects, and a pod starts as soon as its workload is there.
 pub fn sort_by_need(manifests: &mut [Manifest]) {
-    manifests.sort_by_key(|manifest| match manifest.kind() {
+    manifests.sort_by_key(need);
+}
+
+/// The place of a manifest's kind in the order in which kinds need each other, from 0.
+pub(crate) fn need(manifest: &Manifest) -> u8 {
+    match manifest.kind() {
         "Namespace" => 0,
         "CustomResourceDefinition" => 1,
         "Secret" | "ConfigMap" | "ServiceAccount" => 2,
         _ => 3,
-    });
+    }
 }
 
 /// Adds the manifests in a text; `file` is named in errors. Empty documents are skipped, lists are taken apart, and a
@@ -128,16 +178,26 @@ pub fn parse(file: &Path, text: &str, contents: &mut Contents) {
     }
 }
 
-/// The documents with the number of lines before each. A line that starts with `---` separates documents wherever it
-/// stands: YAML allows it nowhere else in the first column.
+/// The documents with the number of lines before each. A line that starts with `---` or `...` separates documents wherever it
+/// stands: YAML allows neither elsewhere in the first column. Directives before a document (`%YAML 1.2`) say nothing that
+/// counts here; their lines are blank.
 pub(crate) fn documents(text: &str) -> Vec<(usize, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = vec![(0, String::new())];
+    let mut begun = false;
     for (number, line) in text.lines().enumerate() {
-        let rest = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
-        if let Some(rest) = rest {
-            documents.push((number, String::from("   ") + rest));
-        } else if let Some((_, document)) = documents.last_mut() {
+        let marker = |marker: &str| {
+            line.strip_prefix(marker).filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t'])).map(str::to_owned)
+        };
+        if let Some(rest) = marker("---") {
+            documents.push((number, String::from("   ") + &rest));
+            begun = true;
+        } else if let Some(rest) = marker("...") {
+            documents.push((number, String::from("   ") + &rest));
+            begun = false;
+        } else if let Some((_, document)) = documents.last_mut().filter(|_| begun || !line.starts_with('%')) {
             document.push_str(line);
+            begun |= !is_blank(line);
         }
         if let Some((_, document)) = documents.last_mut() {
             document.push('\n');
@@ -146,13 +206,17 @@ pub(crate) fn documents(text: &str) -> Vec<(usize, String)> {
     documents
 }
 
+/// Whether there is nothing on a line but a comment.
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty() || line.trim_start().starts_with('#')
+}
+
 fn first_line(before: usize, document: &str) -> usize {
-    let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    before + document.lines().position(is_content).unwrap_or(0) + 1
+    before + document.lines().position(|line| !is_blank(line)).unwrap_or(0) + 1
 }
 
 fn yaml(file: &Path, before: usize, document: &str) -> Result<Value, Error> {
-    if document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    if document.lines().all(is_blank) {
         return Ok(Value::Null);
     }
     // Blank lines in front keep the places in messages those of the file.
@@ -172,13 +236,28 @@ fn yaml(file: &Path, before: usize, document: &str) -> Result<Value, Error> {
     })
 }
 
-/// The parser's sentence without the place that it repeats at its end.
-fn message(error: &serde_saphyr::Error) -> String {
+/// What is wrong with a text as YAML, in the user's terms: without the place, which the parser repeats at the end, and without
+/// advice for programmers.
+pub(crate) fn message(error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            return format!("the key {key} is there twice");
+        }
+        serde_saphyr::Error::NonFiniteFloat { value, .. } => {
+            return format!("{value} is no number that JSON has: put it in quotes if it is a text");
+        }
+        _ => {}
+    }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    match line.rfind(" at line ").or_else(|| line.rfind(" (line ")) {
-        Some(end) => line[..end].to_owned(),
-        None => line.to_owned(),
+    let end = [" at line ", " (line "].iter().filter_map(|mark| line.rfind(mark)).min().unwrap_or(line.len());
+    let line = &line[..end];
+    let end = [", set ", "; use ", " by configured policy"].iter().filter_map(|mark| line.find(mark)).min();
+    let words = &line[..end.unwrap_or(line.len())];
+    match words {
+        "expected string scalar" => "a key must be a plain text".to_owned(),
+        other => other.to_owned(),
     }
 }
 
@@ -285,8 +364,50 @@ mod tests {
     }
 
     #[test]
-    fn a_key_given_twice_is_an_error() {
-        let error = parsed("kind: A\napiVersion: v1\nkind: B\nmetadata: {name: a}\n").unwrap_err();
-        assert!(error.starts_with("f.yaml:3:"), "{error}");
+    fn messages_speak_of_the_text_and_not_of_the_program() {
+        let object = |rest: &str| format!("apiVersion: v1\nkind: A\n{rest}\n");
+        for (text, message) in [
+            (object("kind: B"), "f.yaml:3:1: not valid YAML: the key kind is there twice"),
+            (
+                object("metadata: {name: .inf}"),
+                "f.yaml:3:18: not valid YAML: .inf is no number that JSON has: put it in quotes if it is a text",
+            ),
+            (object("? [a]\n: b"), "f.yaml:3:3: not valid YAML: a key must be a plain text"),
+            (object("metadata: *gone"), "f.yaml:3:11: not valid YAML: alias references unknown anchor"),
+        ] {
+            assert_eq!(parsed(&text).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn directives_and_ends_of_documents_are_what_yaml_says() {
+        let object = |name: &str| format!("kind: A\napiVersion: v1\nmetadata: {{name: {name}}}\n");
+        let text = format!(
+            "\u{feff}# first\n%YAML 1.2\n---\n{}...\n%YAML 1.1\n%TAG ! tag:example.com,2026:\n---\n{}...\n{}",
+            object("a"),
+            object("b"),
+            object("c")
+        );
+        let found = [("A a".to_owned(), 4), ("A b".to_owned(), 11), ("A c".to_owned(), 15)];
+        assert_eq!(parsed(&text).unwrap(), found);
+        let percent = "kind: A\napiVersion: v1\nmetadata: {name: a}\n%no: directive\n";
+        assert!(parsed(percent).unwrap_err().starts_with("f.yaml:4:"), "only before a document");
+        assert_eq!(parsed("# nothing\n\n---\n# at all\n").unwrap(), []);
+    }
+
+    #[test]
+    fn of_two_manifests_of_one_object_the_last_one_counts() {
+        let mut contents = Contents::default();
+        for (file, version) in [("a.yaml", "apps/v1beta1"), ("b.yaml", "apps/v1")] {
+            let text = format!("kind: Deployment\napiVersion: {version}\nmetadata: {{name: web}}\n");
+            parse(Path::new(file), &text, &mut contents);
+        }
+        parse(Path::new("b.yaml"), "kind: Deployment\napiVersion: x/v1\nmetadata: {name: web}\n", &mut contents);
+        contents.leave_out_repeated();
+        assert_eq!(contents.manifests.len(), 2);
+        assert_eq!(
+            contents.errors[0].to_string(),
+            "a.yaml:1: Deployment web stands again in b.yaml:1, and that counts"
+        );
     }
 }

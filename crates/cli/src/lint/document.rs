@@ -5,6 +5,8 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 use tidemark_admission::{Path, Step};
 
+use crate::manifests;
+
 /// A place in a file, both numbers from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
@@ -83,18 +85,8 @@ pub fn parse(text: &str, before: u64) -> Result<Option<Node>, Malformed> {
         }
         Err(error) => {
             let at = error.location().map_or(Spot { line: 1, column: 1 }, |location| spot(&location));
-            Err(Malformed { at: Spot { line: at.line + before, ..at }, message: sentence(&error) })
+            Err(Malformed { at: Spot { line: at.line + before, ..at }, message: manifests::message(&error) })
         }
-    }
-}
-
-/// The parser's sentence without the place that it repeats at its end.
-fn sentence(error: &serde_saphyr::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    match line.rfind(" at line ").or_else(|| line.rfind(" (line ")) {
-        Some(end) => line[..end].to_owned(),
-        None => line.to_owned(),
     }
 }
 

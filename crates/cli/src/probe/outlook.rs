@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use tidemark_engine::activation::{Outcome as Known, TriggerState};
 use tidemark_engine::composite::{Composite, Input, Modifiers};
+use tidemark_engine::scaled_job::{self, Counts, Metric};
 use tidemark_engine::{metric::Target, quantity};
 use tidemark_trigger::{MetricSpec, MetricType};
 
@@ -13,8 +14,8 @@ use super::trigger::{Outcome, Probed};
 /// The document of an object whose triggers were read at `now`.
 pub(super) fn document(object: &Object<'_>, target: &Workload, triggers: Vec<Probed>, now: Timestamp) -> Document {
     let outlook = match &object.scaled {
-        Scaled::Workload(scaled) => Some(outlook(scaled, &triggers, now)),
-        Scaled::Jobs(_) => None,
+        Scaled::Workload(scaled) => outlook(scaled, &triggers, now),
+        Scaled::Jobs(scaled) => jobs(scaled, &triggers, now),
     };
     Document {
         file: object.read.file.clone(),
@@ -47,6 +48,30 @@ fn outlook(object: &tidemark_api::ScaledObject, triggers: &[Probed], now: Timest
         (true, _) => Outlook::Unknown("a trigger could not be read, and no other one is active".to_owned()),
         (false, true) => Outlook::Active(None),
         (false, false) => Outlook::Quiet(policy.rest_replicas()),
+    }
+}
+
+/// The Jobs that would be started if none ran.
+fn jobs(object: &tidemark_api::ScaledJob, triggers: &[Probed], now: Timestamp) -> Outlook {
+    let metrics = |probed: &Probed| {
+        let targets = probed.metrics.iter().filter_map(target);
+        inputs(probed).into_iter().zip(targets).map(|(input, target)| Metric { state: input.state, target }).collect()
+    };
+    let metrics: Vec<Vec<Metric>> = triggers.iter().map(metrics).collect();
+    let decision = scaled_job::decide(&object.spec.policy(), &metrics, Some(Counts { running: 0, pending: 0 }), now);
+    if triggers.iter().any(Probed::has_failed) && !decision.active {
+        return Outlook::Unknown("a trigger could not be read, and no other one is active".to_owned());
+    }
+    Outlook::Jobs { start: decision.start, active: decision.active }
+}
+
+fn target(metric: &MetricSpec) -> Option<Target> {
+    match metric {
+        MetricSpec::External { metric_type: MetricType::AverageValue, target_milli, .. } => {
+            Some(Target::AverageValue(*target_milli))
+        }
+        MetricSpec::External { metric_type: MetricType::Value, target_milli, .. } => Some(Target::Value(*target_milli)),
+        MetricSpec::Resource { .. } => None,
     }
 }
 

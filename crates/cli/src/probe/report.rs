@@ -25,16 +25,17 @@ pub(super) struct Document {
     /// The replicas that there are, where a cluster told.
     pub(super) present: Option<i32>,
     pub(super) triggers: Vec<Probed>,
-    /// None for a ScaledJob.
-    pub(super) outlook: Option<Outlook>,
+    pub(super) outlook: Outlook,
 }
 
-/// What the values would mean for a ScaledObject.
+/// What the values would mean for the object.
 pub(super) enum Outlook {
     /// Active; with the replicas that the HPA would ask for, where they follow from the values alone.
     Active(Option<i32>),
     /// Nothing is active; the replicas at rest, after the cooldown.
     Quiet(i32),
+    /// Of a ScaledJob: Jobs to start at once, if none runs.
+    Jobs { start: i64, active: bool },
     /// It cannot be said, and why.
     Unknown(String),
 }
@@ -86,25 +87,29 @@ impl Document {
             probed.write(text);
         }
         let outlook = match &self.outlook {
-            None => return,
-            Some(Outlook::Active(Some(replicas))) => format!("active: the HPA would come to {replicas}"),
-            Some(Outlook::Active(None)) if self.triggers.iter().any(Probed::has_failed) => {
+            Outlook::Jobs { start, active } => {
+                let activity = if *active { "active" } else { "nothing is active" };
+                let _ = writeln!(text, "  jobs: {activity}: {start} would be started if none ran");
+                return;
+            }
+            Outlook::Active(Some(replicas)) => format!("active: the HPA would come to {replicas}"),
+            Outlook::Active(None) if self.triggers.iter().any(Probed::has_failed) => {
                 "active; how many cannot be said while a trigger is not read".to_owned()
             }
-            Some(Outlook::Active(None)) => "active; how many depends on the pods that there are".to_owned(),
-            Some(Outlook::Quiet(replicas)) => format!("nothing is active: {replicas} after the cooldown"),
-            Some(Outlook::Unknown(why)) => format!("cannot be said: {why}"),
+            Outlook::Active(None) => "active; how many depends on the pods that there are".to_owned(),
+            Outlook::Quiet(replicas) => format!("nothing is active: {replicas} after the cooldown"),
+            Outlook::Unknown(why) => format!("cannot be said: {why}"),
         };
         let present = self.present.map(|present| format!(" (now {present})")).unwrap_or_default();
         let _ = writeln!(text, "  replicas: {outlook}{present}");
     }
 
     fn json(&self) -> Value {
-        let (active, replicas, unknown) = match &self.outlook {
-            None => (None, None, None),
-            Some(Outlook::Active(replicas)) => (Some(true), *replicas, None),
-            Some(Outlook::Quiet(replicas)) => (Some(false), Some(*replicas), None),
-            Some(Outlook::Unknown(why)) => (None, None, Some(why)),
+        let (active, replicas, jobs, unknown) = match &self.outlook {
+            Outlook::Active(replicas) => (Some(true), *replicas, None, None),
+            Outlook::Quiet(replicas) => (Some(false), Some(*replicas), None, None),
+            Outlook::Jobs { start, active } => (Some(*active), None, Some(*start), None),
+            Outlook::Unknown(why) => (None, None, None, Some(why)),
         };
         json!({
             "kind": self.kind,
@@ -112,6 +117,7 @@ impl Document {
             "name": self.name,
             "active": active,
             "replicas": replicas,
+            "jobs": jobs,
             "unknown": unknown,
             "presentReplicas": self.present,
             "triggers": self.triggers.iter().map(Probed::json).collect::<Vec<_>>(),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
+use tidemark_clock::Clock;
 use tidemark_operator::{Handle, ObjectKey, Snapshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::{Places, export, printable, table};
@@ -18,18 +21,35 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Standard output is closed.
-pub(super) async fn print(operator: &Handle, places: &Places) -> anyhow::Result<()> {
+pub(super) async fn print(
+    operator: &Handle,
+    places: &Places,
+    mut news: mpsc::UnboundedReceiver<String>,
+) -> anyhow::Result<()> {
     say(format_args!("Kubernetes API: {}", places.server))?;
     say(export(places))?;
     say(format_args!("logs of pods: {}", places.logs.display()))?;
+    let clock = Clock::system();
     let mut printed = BTreeMap::new();
     loop {
-        for line in news(&mut printed, &operator.snapshots()) {
-            say(printable(&line))?;
+        while let Ok(news) = news.try_recv() {
+            say(stamped(clock.now(), &news))?;
+        }
+        for line in changes(&mut printed, &operator.snapshots()) {
+            say(stamped(clock.now(), &line))?;
         }
         sleep(PAUSE).await;
-        operator.changed().await;
+        tokio::select! {
+            biased;
+            () = operator.changed() => {}
+            Some(news) = news.recv() => say(stamped(clock.now(), &news))?,
+        }
     }
+}
+
+/// A line with its time, as the lines of the log have it.
+fn stamped(now: Timestamp, line: &str) -> String {
+    format!("{now:.0} {}", printable(line))
 }
 
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
@@ -37,7 +57,7 @@ fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 /// A line for each object that is new, has changed or is gone.
-fn news(printed: &mut BTreeMap<Arc<ObjectKey>, Gist>, snapshots: &[Arc<Snapshot>]) -> Vec<String> {
+fn changes(printed: &mut BTreeMap<Arc<ObjectKey>, Gist>, snapshots: &[Arc<Snapshot>]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut present = BTreeMap::new();
     // Without a target, nothing is known of an object yet.
@@ -88,10 +108,16 @@ mod tests {
             lines.iter().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
         };
         let first = [snapshot("a", 0), snapshot("b", 0)];
-        assert_eq!(subjects(news(&mut printed, &first)), ["shop/a", "shop/b"]);
-        assert!(news(&mut printed, &first).is_empty());
-        assert_eq!(subjects(news(&mut printed, &[snapshot("a", 1), snapshot("b", 0)])), ["shop/a"]);
-        assert_eq!(news(&mut printed, &[snapshot("a", 1)]), ["shop/b: gone"]);
-        assert!(news(&mut printed, &[snapshot("a", 1)]).is_empty());
+        assert_eq!(subjects(changes(&mut printed, &first)), ["shop/a", "shop/b"]);
+        assert!(changes(&mut printed, &first).is_empty());
+        assert_eq!(subjects(changes(&mut printed, &[snapshot("a", 1), snapshot("b", 0)])), ["shop/a"]);
+        assert_eq!(changes(&mut printed, &[snapshot("a", 1)]), ["shop/b: gone"]);
+        assert!(changes(&mut printed, &[snapshot("a", 1)]).is_empty());
+    }
+
+    #[test]
+    fn a_line_begins_with_its_time_and_stays_one_line() {
+        let now = "2026-01-01T00:00:05.678Z".parse().unwrap();
+        assert_eq!(stamped(now, "a\nb"), "2026-01-01T00:00:05Z a b");
     }
 }

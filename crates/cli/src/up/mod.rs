@@ -2,12 +2,12 @@
 
 mod files;
 mod line;
+mod place;
 mod screen;
 mod table;
+mod terminal;
 
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use tidemark_serving::guard::Guard;
 use tidemark_serving::https;
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Up;
-use crate::manifests::{self, Contents, Manifest};
+use crate::manifests::{self, Manifest};
 use crate::metrics::{self, OperatorMetrics};
 use crate::parts::Parts;
 use crate::signals::{self, Signals};
 use crate::{apply, kubeconfig};
-use files::Files;
+use files::{Files, Seen, Teller};
 
 /// Where things of this run are, for the user's eye.
 pub(crate) struct Places {
@@ -46,16 +46,19 @@ pub(crate) struct Places {
 /// The port is taken, a folder cannot be written, nothing at all could be applied, standard output is closed, or a part
 /// of the system has broken down.
 pub async fn run(args: Up) -> anyhow::Result<()> {
+    let seen = Seen::now(&args.paths);
     let mut contents = manifests::read(&args.paths);
     // Not before: reading a pipe may take for ever, and is ended by the signal itself.
     let signals = Signals::listen()?;
     manifests::sort_by_need(&mut contents.manifests);
-    let (listener, places) = places(&args).await?;
+    // Dropped when the run is over.
+    let (listener, places, _alive) = place::find(args.port, args.kubeconfig.as_deref()).await?;
     let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     log(live, &places)?;
     report(&contents.errors);
-    if contents.manifests.is_empty() && !contents.errors.is_empty() {
-        anyhow::bail!("nothing to run: no manifest could be read");
+    if contents.manifests.is_empty() && !args.paths.is_empty() {
+        let why = if contents.errors.is_empty() { "the files hold no manifest" } else { "no manifest could be read" };
+        anyhow::bail!("nothing to run: {why}");
     }
     let clock = Clock::system();
     let sandbox = Sandbox::new(clock, options(&args, &places)?);
@@ -75,7 +78,8 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
 
     apply::namespace(&sandbox.client(), &args.cluster_object_namespace).await?;
     let mut run = Run { signals, parts, stages, live, places: &places };
-    let outcome = run.work(sandbox.client(), operator, &handle, contents, &args).await;
+    let files = Files::new(seen, &contents.errors);
+    let outcome = run.work(sandbox.client(), operator, &handle, (files, contents.manifests), args.no_watch).await;
     let Run { parts, stages, .. } = run;
     let ended = tokio::select! {
         biased;
@@ -102,51 +106,35 @@ impl Run<'_> {
         client: Client,
         operator: Operator,
         handle: &Handle,
-        contents: Contents,
-        args: &Up,
+        (mut files, manifests): (Files, Vec<Manifest>),
+        no_watch: bool,
     ) -> anyhow::Result<()> {
-        let applied = apply_all(&client, &contents.manifests);
-        let Some(refused) = self.parts.do_while_they_run(&mut self.signals, applied).await? else { return Ok(()) };
-        if refused.len() == contents.manifests.len() && !args.paths.is_empty() {
+        let applied = async { Ok(files.apply_first(&client, &manifests).await) };
+        let Some(accepted) = self.parts.do_while_they_run(&mut self.signals, applied).await? else { return Ok(()) };
+        if !accepted && !manifests.is_empty() {
             anyhow::bail!("nothing to run: no manifest was accepted");
         }
-        let files = Files::new(&args.paths, &contents, &refused);
-        let (problems, shown) = watch::channel(files.problems());
+        let (problems, shown_problems) = watch::channel(files.problems());
+        let (news, shown_news) = mpsc::unbounded_channel();
         self.parts.start_fallible("the operator", operator.run(self.stages.operator.clone()));
-        let shown = show(self.live, handle, self.places, shown);
         let shown = async {
-            if args.no_watch {
+            match self.live {
+                true => screen::show(handle, self.places, shown_problems, shown_news).await,
+                false => line::print(handle, self.places, shown_news).await,
+            }
+        };
+        let shown = async {
+            if no_watch {
                 return shown.await;
             }
             tokio::select! {
                 biased;
                 ended = shown => ended,
-                () = files.follow(client, problems) => Ok(()),
+                () = files.follow(client, Teller { problems, news }) => Ok(()),
             }
         };
         self.parts.do_while_they_run(&mut self.signals, shown).await.map(drop)
     }
-}
-
-/// Applies all manifests and gives what was refused, each by its index.
-async fn apply_all(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Vec<(usize, String)>> {
-    let mut refused = Vec::new();
-    for (index, manifest) in manifests.iter().enumerate() {
-        if let Err(error) = apply::apply(client, manifest).await {
-            tracing::error!("{error}");
-            refused.push((index, error.to_string()));
-        }
-    }
-    Ok(refused)
-}
-
-async fn show(
-    live: bool,
-    operator: &Handle,
-    places: &Places,
-    problems: watch::Receiver<Vec<String>>,
-) -> anyhow::Result<()> {
-    if live { screen::show(operator, places, problems).await } else { line::print(operator, places).await }
 }
 
 /// What is told to stop. The pods still have an API while they end.
@@ -166,25 +154,6 @@ impl Stages {
         self.api.cancel();
         while parts.join_one().await {}
     }
-}
-
-async fn places(args: &Up) -> anyhow::Result<(TcpListener, Places)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await.with_context(|| {
-        format!("cannot listen on port {} of 127.0.0.1: if another `tidemark up` runs, give --port 0", args.port)
-    })?;
-    let port = listener.local_addr()?.port();
-    let folder = kubeconfig::state_folder()?.join(port.to_string());
-    // Absolute, so that what is printed works from any folder.
-    let kubeconfig = std::path::absolute(args.kubeconfig.clone().unwrap_or_else(|| folder.join("kubeconfig")))
-        .context("cannot find the working directory")?;
-    let logs = folder.join("logs");
-    // The logs of the last run at this port; pods of other names would otherwise pile up.
-    let _ = std::fs::remove_dir_all(&logs);
-    // What pods write is their user's alone.
-    let mut private = std::fs::DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    private.create(&logs).with_context(|| format!("cannot make the folder {}", logs.display()))?;
-    Ok((listener, Places { server: format!("https://127.0.0.1:{port}"), kubeconfig, logs }))
 }
 
 /// On the live screen the log would tear the picture, so it goes to a file.

@@ -9,10 +9,11 @@ use anyhow::Context;
 use jiff::tz::TimeZone;
 use tidemark_operator::{Handle, Life, Observation, Snapshot, Stage, What, Write as Written};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use unicode_width::UnicodeWidthChar;
 
+use super::terminal::{Asked, Terminal};
 use super::{Places, export, printable, table};
 
 /// Ages on the screen move this often.
@@ -26,7 +27,8 @@ const PROBLEMS: usize = 5;
 /// With fewer rows than this, all but the essential is left out.
 const SMALL: usize = 16;
 
-/// Shows the state of all objects for as long as it is awaited; dropped, it gives the terminal back as it was.
+/// Shows the state of all objects for as long as it is awaited, and the terminal is ours; dropped, it gives the terminal back
+/// as it was.
 ///
 /// # Errors
 /// The terminal is gone.
@@ -34,26 +36,38 @@ pub(super) async fn show(
     operator: &Handle,
     places: &Places,
     problems: watch::Receiver<Vec<String>>,
+    mut news: mpsc::UnboundedReceiver<String>,
 ) -> anyhow::Result<()> {
-    let _terminal = Terminal::take().context("cannot write to the terminal")?;
+    let mut terminal = Terminal::new().context("cannot listen for signals")?;
     let clock = tidemark_clock::Clock::system();
     let mut observations = operator.observe();
     let mut history = VecDeque::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let size = size();
-        let problems = problems.borrow().clone();
-        let lines = picture(&operator.snapshots(), places, &problems, &history, clock.now(), size.1.saturating_sub(1));
-        draw(&lines, size.0).context("cannot write to the terminal")?;
+        if terminal.take().context("cannot write to the terminal")? {
+            let size = size();
+            let problems = problems.borrow().clone();
+            let rows = size.1.saturating_sub(1);
+            let lines = picture(&operator.snapshots(), places, &problems, &history, clock.now(), rows);
+            draw(&lines, size.0).context("cannot write to the terminal")?;
+        }
         sleep(PAUSE).await;
         tokio::select! {
             biased;
+            asked = terminal.asked() => match asked {
+                Asked::ToStop => terminal.stop().await,
+                Asked::ToGoOn => {}
+            },
             observation = observations.recv() => match observation {
                 Ok(observation) => remember(&mut history, &observation),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Ok(()),
             },
+            Some(news) = news.recv() => {
+                tracing::info!("{news}");
+                line(&mut history, clock.now(), &news);
+            }
             () = operator.changed() => {}
             _ = tick.tick() => {}
         }
@@ -104,12 +118,15 @@ fn picture(
 
 fn remember(history: &mut VecDeque<String>, observation: &Arc<Observation>) {
     if let Some(what) = happened(&observation.what) {
-        if history.len() == HISTORY {
-            history.pop_front();
-        }
-        let time = observation.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S");
-        history.push_back(format!("{time}  {}  {what}", observation.object));
+        line(history, observation.time, &format!("{}  {what}", observation.object));
     }
+}
+
+fn line(history: &mut VecDeque<String>, time: jiff::Timestamp, what: &str) {
+    if history.len() == HISTORY {
+        history.pop_front();
+    }
+    history.push_back(format!("{}  {what}", time.to_zoned(TimeZone::system()).strftime("%H:%M:%S")));
 }
 
 /// What a person who watches wants to read; fetches and decisions are in the table.
@@ -169,26 +186,6 @@ fn paint(lines: &[String], width: usize) -> String {
         out.push_str("\r\n");
     }
     out + "\x1b[J"
-}
-
-/// The terminal's other screen; dropping it gives the first one back.
-struct Terminal;
-
-impl Terminal {
-    fn take() -> io::Result<Self> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(b"\x1b[?1049h\x1b[?25l\x1b[2J")?;
-        stdout.flush()?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(b"\x1b[?25h\x1b[?1049l");
-        let _ = stdout.flush();
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ async fn each_bad_object_says_what_is_wrong_and_the_healthy_one_keeps_scaling() 
     desk.write("m/no-parameter.yaml", &workload("no-parameter", "", &CRON.replace(", desiredReplicas: '1'", "")));
     desk.write("m/no-target.yaml", workload("no-target", "", CRON).split_once("---\n").unwrap().1);
     desk.write("m/reversed.yaml", &workload("reversed", "minReplicaCount: 5\n  maxReplicaCount: 2", CRON));
+    let misnamed = "advanced: {horizontalPodAutoscalerConfig: {name: Bad_Name}}";
+    desk.write("m/misnamed.yaml", &format!("%YAML 1.2\n---\n{}...\n", workload("misnamed", misnamed, CRON)));
     desk.write("m/broken.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: [broken\n");
     desk.write("m/half-broken.yaml", &format!("{}---\nkind: [\n", workload("half-broken", "", CRON)));
     desk.write("m/unknown-kind.yaml", "apiVersion: v1\nkind: Gadget\nmetadata: {name: x}\n");
@@ -63,6 +65,7 @@ async fn each_bad_object_says_what_is_wrong_and_the_healthy_one_keeps_scaling() 
         ("no-secret", &["trigger 0 (rabbitmq)", "\"host\"", "Secret default/broker-login does not exist"]),
         ("unknown-type", &["trigger 0 (rabitmq)", "no scaler found for type: rabitmq", "did you mean rabbitmq?"]),
         ("no-parameter", &["trigger 0 (cron)", "missing required parameter \"desiredReplicas\""]),
+        ("misnamed", &["\"Bad_Name\" is invalid: metadata.name", "lower case alphanumeric characters"]),
         ("no-target", &["deployments.apps \"no-target\" not found"]),
     ] {
         up.until_ready_is(name, "False", texts).await;
@@ -133,10 +136,16 @@ async fn where_nothing_can_run_up_says_so_and_fails() {
         workload("r", "minReplicaCount: 5\n  maxReplicaCount: 2", CRON).split_once("---\n").unwrap().1,
     );
     std::fs::create_dir(desk.folder().join("empty")).unwrap();
+    desk.write("comments.yaml", "# nothing\n---\n# at all\n");
+    std::fs::write(desk.folder().join("latin.yaml"), b"kind: \xff\n").unwrap();
+    desk.write("label.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {a: 1}}\n");
     for (file, said, summary) in [
         ("absent.yaml", "absent.yaml: No such file", "nothing to run: no manifest could be read"),
         ("empty", "empty: no manifest in it", "nothing to run: no manifest could be read"),
         ("broken.yaml", "broken.yaml:1:7: not valid YAML", "nothing to run: no manifest could be read"),
+        ("comments.yaml", "", "nothing to run: the files hold no manifest"),
+        ("latin.yaml", "latin.yaml: it is not UTF-8 text", "nothing to run: no manifest could be read"),
+        ("label.yaml", "label.yaml:1: ConfigMap a: ", "nothing to run: no manifest was accepted"),
         ("reversed.yaml", "reversed.yaml:1: ScaledObject r:", "nothing to run: no manifest was accepted"),
     ] {
         let output = desk.tidemark(&["up", file, "--port", "0", "--simulate-pods"], &[]).await;

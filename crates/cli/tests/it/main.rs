@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod broker;
+mod canary;
+mod changes;
 mod cluster;
 mod desk;
 mod kubectl;
@@ -11,5 +13,6 @@ mod on_control_plane;
 mod on_sandbox;
 mod probe;
 mod scenario;
+mod terminal;
 mod up;
 mod world;

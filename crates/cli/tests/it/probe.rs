@@ -3,7 +3,7 @@
 use serde_json::Value;
 use xtask::network::free_ports;
 
-use crate::desk::{CRON, Desk, workload};
+use crate::desk::{CRON, Desk, Up, workload};
 
 #[tokio::test]
 async fn each_trigger_is_read_once_and_says_what_came_of_it_without_a_secret() {
@@ -22,6 +22,19 @@ async fn each_trigger_is_read_once_and_says_what_came_of_it_without_a_secret() {
     let cpu = "{type: cpu, metricType: Utilization, metadata: {value: '60'}}";
     desk.write("m/mixed.yaml", &workload("mixed", "", &format!("{CRON}\n    - {cpu}\n    - {}", broker())));
     desk.write("m/login.yaml", &login(closed_port));
+    desk.write(
+        "m/later.yaml",
+        &format!(
+            "apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {{name: batch}}
+spec:
+  jobTargetRef: {{template: {{spec: {{containers: [{{name: main, image: worker}}]}}}}}}
+  maxReplicaCount: 2
+  triggers: [{open}]
+"
+        ),
+    );
 
     let output = desk.tidemark(&["probe", "-f", "m", "-o", "json"], &[]).await;
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
@@ -31,7 +44,9 @@ async fn each_trigger_is_read_once_and_says_what_came_of_it_without_a_secret() {
     let read = &jobs["triggers"][0];
     assert_eq!((&read["metrics"][0]["value"], &read["metrics"][0]["target"]), (&"12".into(), &"5".into()));
     assert!(read["latencyMilliseconds"].is_number() && read["error"].is_null(), "{read}");
-    let mixed = &found["documents"][1];
+    let batch = &found["documents"][1];
+    assert_eq!((&batch["name"], &batch["active"], &batch["jobs"]), (&"batch".into(), &true.into(), &2.into()));
+    let mixed = &found["documents"][2];
     assert_eq!((&mixed["active"], &mixed["replicas"]), (&true.into(), &Value::Null), "cpu and a failure are unknown");
     let [cron, cpu, broker] = [0, 1, 2].map(|index| &mixed["triggers"][index]);
     assert_eq!(cron["metrics"][0]["active"], true);
@@ -41,7 +56,12 @@ async fn each_trigger_is_read_once_and_says_what_came_of_it_without_a_secret() {
 
     let text = desk.tidemark(&["probe", "-f", "m"], &[]).await;
     let said = String::from_utf8(text.stdout).unwrap();
-    for line in ["trigger 0 (metrics-api): 12, target 5 per replica", "the HPA would come to 3", "error (unreachable"] {
+    for line in [
+        "trigger 0 (metrics-api): 12, target 5 per replica",
+        "the HPA would come to 3",
+        "2 would be started if none ran",
+        "error (unreachable",
+    ] {
         assert!(said.contains(line), "{line:?} in:\n{said}");
     }
     let all = said + &String::from_utf8(output.stdout).unwrap() + &String::from_utf8(text.stderr).unwrap();
@@ -68,6 +88,43 @@ async fn what_cannot_be_probed_is_said_with_its_place() {
         assert_eq!(output.status.code(), Some(code), "{file}: {all}");
         assert!(all.contains(said), "{file}: {all}");
     }
+}
+
+#[tokio::test]
+async fn what_the_files_lack_comes_from_the_cluster_that_is_named() {
+    let desk = Desk::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let [closed_port] = free_ports().unwrap();
+    desk.write("cluster.yaml", &(login(closed_port) + "---\n" + &workload("shop", "", CRON)));
+    let pods = "{type: kubernetes-workload, metadata: {podSelector: 'app=shop', value: '1'}}";
+    let object = |name: &str, trigger: &str| workload(name, "", trigger).split_once("---\n").unwrap().1.to_owned();
+    let quiet = format!(
+        "{{type: metrics-api, metadata: {{url: 'http://{}/', valueLocation: a, targetValue: '5'}}}}",
+        silent.local_addr().unwrap()
+    );
+    desk.write("m/shop.yaml", &object("shop", &format!("{pods}\n    - {}\n    - {quiet}", broker())));
+    let up = Up::start(&desk, &["cluster.yaml", "--simulate-pods"], &[]).await;
+    up.until_replicas(30, "shop", 1..=1).await;
+
+    let alone = desk.tidemark(&["probe", "-f", "m", "-o", "json", "--timeout", "1"], &[]).await;
+    let found: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    let errors = [0, 1, 2].map(|index| found["documents"][0]["triggers"][index]["error"].clone());
+    assert_eq!(errors.each_ref().map(|error| &error["kind"]), ["configuration", "configuration", "timed out"]);
+    assert!(errors[1]["message"].as_str().unwrap().contains("TriggerAuthentication default/broker does not exist"));
+    for error in &errors[..2] {
+        assert!(error["remedy"].as_str().unwrap().contains("--context or --kubeconfig"), "{error}");
+    }
+
+    let kubeconfig = up.kubeconfig.to_str().unwrap();
+    let arguments = ["probe", "-f", "m", "-o", "json", "--timeout", "2", "--kubeconfig", kubeconfig];
+    let output = desk.tidemark(&arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let object = &found["documents"][0];
+    assert_eq!((&object["presentReplicas"], &object["active"]), (&1.into(), &true.into()), "{found}");
+    assert_eq!(object["triggers"][0]["metrics"][0]["value"], "1");
+    assert_eq!(object["triggers"][1]["error"]["kind"], "unreachable", "the login is found, the broker is not there");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("sesame"));
 }
 
 fn broker() -> &'static str {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use xtask::network::free_ports;
 
@@ -257,67 +255,4 @@ async fn the_definitions_are_printed_as_yaml_that_a_cluster_takes() {
         ]
     );
     assert_eq!(crds, tidemark_api::crds());
-}
-
-#[tokio::test]
-async fn files_that_change_are_applied_again_and_what_kubectl_changed_stays() {
-    let desk = Desk::new();
-    desk.write("m/web.yaml", &web("one"));
-    desk.write("m/settings.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n");
-    let up = Up::start(&desk, &["m", "--simulate-pods"], &[]).await;
-    up.until_replicas(30, "web", 1..=1).await;
-    let deployments: Api<Deployment> = Api::default_namespaced(up.client.clone());
-    let scale = serde_json::json!({"spec": {"replicas": 2}});
-    deployments.patch("web", &PatchParams::default(), &Patch::Merge(&scale)).await.unwrap();
-
-    desk.write("m/web.yaml", &web("two"));
-    desk.until(20, "the label is changed", async || {
-        let found = up.deployment("web").await?;
-        let label = found.metadata.labels.unwrap_or_default().get("tier").cloned();
-        if label.as_deref() == Some("two") { Ok(()) } else { Err(format!("{label:?}")) }
-    })
-    .await;
-    up.until_replicas(10, "web", 2..=2).await;
-
-    // A broken file says so, and takes nothing away.
-    desk.write("m/web.yaml", "kind: [\n");
-    desk.until(20, "the broken file is reported", async || match up.log() {
-        log if log.contains("m/web.yaml:1:7: not valid YAML") => Ok(()),
-        log => Err(log),
-    })
-    .await;
-    std::fs::remove_file(desk.folder().join("m/settings.yaml")).unwrap();
-    let settings: Api<ConfigMap> = Api::default_namespaced(up.client.clone());
-    desk.until(20, "the object of a file that is gone is deleted", async || {
-        match settings.get_opt("settings").await.map_err(|error| error.to_string())? {
-            None => Ok(()),
-            Some(_) => Err("it is there".to_owned()),
-        }
-    })
-    .await;
-    assert!(up.deployment("web").await.is_ok());
-
-    desk.write("m/web.yaml", &web("three").replace("name: web", "name: shop"));
-    up.until_replicas(20, "shop", 1..=1).await;
-    desk.until(20, "the object that was renamed is gone under its old name", async || {
-        if up.deployment("web").await.is_err() { Ok(()) } else { Err("it is there".to_owned()) }
-    })
-    .await;
-    assert_eq!(up.log().matches("not valid YAML").count(), 1, "{}", up.log());
-}
-
-/// A Deployment of one pod with a label.
-fn web(tier: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web, labels: {{tier: {tier}}}}}
-spec:
-  replicas: 1
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec: {{containers: [{{name: main, image: web, command: [sleep, '600']}}]}}
-"
-    )
 }
