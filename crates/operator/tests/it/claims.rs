@@ -4,7 +4,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
 use tidemark_api::ScaledObject;
-use tidemark_operator::{Stage, What, Write};
+use tidemark_operator::{Life, Stage, What, Write};
 
 use crate::world::{Says, World};
 
@@ -50,6 +50,8 @@ async fn of_two_objects_on_one_target_the_first_scales_it_and_the_second_is_told
     world.pass(40).await;
     assert_eq!(world.condition("again", "Ready").await.status, "False");
     assert_eq!(world.condition("workers", "Ready").await.status, "True");
+    let praised = world.log().into_iter().any(|o| o.object.name == "again" && o.what == What::Life(Life::Ready));
+    assert!(!praised, "not for a moment");
     // When the first one goes, the second one follows, and its deletion no longer concerns the target of another.
     world.delete::<ScaledObject>("workers").await;
     world.pass(15).await;

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tidemark_api::{ScaledObject, TriggerAuthentication};
 use tidemark_operator::{Life, Settings, What, Write};
@@ -252,6 +252,27 @@ async fn a_scaling_under_way_does_not_undo_a_pause() {
     world.pass(30).await;
     assert_eq!(world.replicas("workers").await, 0);
     assert_eq!(world.get("workers").await.status.unwrap().paused_replica_count, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hpa_renamed_twice_in_a_row_leaves_none_behind() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    let rename = |name: &str| json!({"spec": {"advanced": {"horizontalPodAutoscalerConfig": {"name": name}}}});
+    // The check stands still for 10 s between the new HPA's creation and the old one's deletion.
+    world.faults.add("GET", "/horizontalpodautoscalers/keda-hpa-workers", Fault::Hang, 1);
+    world.patch::<ScaledObject>("workers", rename("mine")).await;
+    world.pass(1).await;
+    assert!(world.hpa("mine").await.is_some());
+    world.patch::<ScaledObject>("workers", rename("yours")).await;
+    world.pass(20).await;
+    let hpas = world.api::<HorizontalPodAutoscaler>().list(&ListParams::default()).await.unwrap().items;
+    let names: Vec<_> = hpas.iter().filter_map(|hpa| hpa.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["yours"]);
     world.end().await;
 }
 

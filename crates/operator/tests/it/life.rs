@@ -204,6 +204,60 @@ async fn an_authentication_that_keda_marked_can_be_deleted() {
     world.end().await;
 }
 
+/// An authentication that KEDA has put its finalizer on.
+async fn marked(world: &World) {
+    world
+        .create::<TriggerAuthentication>(json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication",
+            "metadata": {"name": "auth", "finalizers": ["finalizer.keda.sh"]}, "spec": {},
+        }))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marked_authentication_goes_though_others_write_it_first() {
+    let world = World::new().await;
+    marked(&world).await;
+    world.faults.add("PATCH", "/triggerauthentications/auth?", Fault::Status(409), 2);
+    world.delete::<TriggerAuthentication>("auth").await;
+    world.pass(2).await;
+    assert!(world.api::<TriggerAuthentication>().get_opt("auth").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marked_authentication_that_is_deleted_while_its_users_are_written_goes_afterwards() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(0.0));
+    marked(&world).await;
+    world.deployment("a", 0).await;
+    world.faults.add("PATCH", "/triggerauthentications/auth/status", Fault::Hang, 1);
+    world.object("a", |o| o["spec"]["triggers"][0]["authenticationRef"] = json!({"name": "auth"})).await;
+    world.pass(2).await;
+    world.delete::<ScaledObject>("a").await;
+    world.delete::<TriggerAuthentication>("auth").await;
+    // The write is given up after 10 s, and made again after 60 s.
+    world.pass(75).await;
+    assert!(world.api::<TriggerAuthentication>().get_opt("auth").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_only_a_check_has_seen_is_finished_too() {
+    let world = World::new().await;
+    // Not ready, so it is checked again and again.
+    world.object("workers", |_| {}).await;
+    world.pass(5).await;
+    world.faults.add("GET", "watch=true", Fault::Status(500), 100_000);
+    world.faults.cut_watches();
+    world.pass(1).await;
+    world.delete::<ScaledObject>("workers").await;
+    world.pass(61).await;
+    assert!(world.api::<ScaledObject>().get_opt("workers").await.unwrap().is_none());
+    assert!(!world.has_event("workers", "ScaledObjectReady").await);
+    world.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_the_api_server_refuses_is_tried_until_it_succeeds() {
     let world = World::new().await;

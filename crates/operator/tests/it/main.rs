@@ -1,11 +1,13 @@
 //! The operator over the sandbox, in virtual time.
 
 mod cached;
+mod canary;
 mod claims;
 mod cluster_triggers;
 mod external_scaler;
 mod fallback;
 mod faults;
+mod idle;
 mod life;
 mod loops;
 mod metrics;
@@ -13,6 +15,7 @@ mod modifiers;
 mod push;
 mod resource_triggers;
 mod scaling;
+mod schedules;
 mod teller;
 mod trouble;
 mod world;

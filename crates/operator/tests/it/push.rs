@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use tidemark_api::ScaledObject;
-use tidemark_operator::{Life, What};
+use tidemark_operator::{Life, What, Write};
 
-use crate::world::{Says, World, queue};
+use crate::world::{Fault, Says, World, queue};
 
 fn told(value: &mut Value) {
     value["spec"]["triggers"] = json!([{"type": "teller", "metadata": {}}]);
@@ -114,6 +114,34 @@ async fn a_pushed_activity_wakes_the_workload_at_once_and_starts_the_cooldown_an
     world.pass(50).await;
     assert_eq!(world.replicas("workers").await, 0);
     world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activity_pushed_while_the_workload_is_being_put_to_rest_wakes_it_again() {
+    let world = World::new().await;
+    world.teller.has(&[("jobs", 5000)]);
+    world.teller.reads(0.0, false);
+    world.deployment("workers", 1).await;
+    // The write after the HPA's first question, at 15 s, is lost and repeated 10 s later.
+    world.faults.add("PUT", "/scale", Fault::Hang, 1);
+    world.object("workers", told).await;
+    world.pass(18).await;
+    world.teller.tells_activity();
+    world.pass(1).await;
+    let values = world.operator.handle.metric("default", "workers", "s0-jobs").await.unwrap();
+    assert_eq!(values[0].value_milli, 0, "what was read is answered all the same");
+    world.pass(9).await;
+    let scaled: Vec<_> = world.log().into_iter().filter_map(|o| scaling(&o.what)).collect();
+    assert_eq!(scaled, [(1, 0), (0, 1)], "long before the next poll");
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+fn scaling(what: &What) -> Option<(i32, i32)> {
+    match what {
+        What::Write { write: Write::Scale { from, to, .. }, error: None } => Some((*from, *to)),
+        _ => None,
+    }
 }
 
 #[tokio::test(start_paused = true)]

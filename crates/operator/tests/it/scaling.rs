@@ -285,3 +285,27 @@ async fn labels_and_annotations_follow_to_the_hpa_and_back() {
     assert!(!labels.contains_key("old"));
     world.end().await;
 }
+
+/// Its two attempts take 3 s each: whenever one fetch of it has ended, the next one has begun.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_takes_as_long_as_the_polling_interval_to_fail_holds_no_decision_up() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(5.0));
+    world.source.says("dead", Says::Slow(Duration::from_secs(60), 0.0));
+    world.deployment("workers", 0).await;
+    world
+        .object("workers", |o| {
+            o["spec"]["pollingInterval"] = json!(6);
+            o["spec"]["triggers"] = json!([queue("queue"), queue("dead")]);
+            o["spec"]["triggers"][0]["name"] = json!("a");
+            o["spec"]["triggers"][1]["name"] = json!("b");
+            let modifiers = json!({"formula": "a + (b ?? 0)", "target": "5"});
+            o["spec"]["advanced"] = json!({"scalingModifiers": modifiers});
+            o["spec"]["fallback"] = json!({"failureThreshold": 1, "replicas": 1, "behavior": "scalingModifiers"});
+        })
+        .await;
+    world.pass(60).await;
+    assert_eq!(world.replicas("workers").await, 1);
+    assert_eq!(world.condition("workers", "Active").await.status, "True");
+    world.end().await;
+}
