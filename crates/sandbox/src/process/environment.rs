@@ -279,7 +279,10 @@ mod tests {
         assert_eq!(find("sh", "/nowhere:/bin", Path::new("/")), Some("/bin/sh".into()));
         assert_eq!(find("bin/sh", "", Path::new("/")), Some("/bin/sh".into()));
         assert_eq!(find("sh", "", Path::new("/bin")), None);
-        let manifest = "/etc/hosts";
-        assert_eq!(find(manifest, "", Path::new("/")), None, "a file that is not executable");
+        let plain = std::env::temp_dir().join(format!("tidemark-plain-{}", std::process::id()));
+        std::fs::write(&plain, "").unwrap();
+        let found = find(plain.to_str().unwrap(), "", Path::new("/"));
+        std::fs::remove_file(&plain).unwrap();
+        assert_eq!(found, None, "a file that is not executable");
     }
 }
