@@ -78,6 +78,8 @@ struct Index {
     workloads: BTreeMap<Arc<WorkloadKey>, Workload>,
     hpas: HpaClaims,
     authentications: BTreeMap<AuthenticationKey, Shared>,
+    /// Those that there are, whether used or not.
+    present: BTreeSet<AuthenticationKey>,
     /// Namespaces and names that a list under way has shown so far.
     listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
     /// Watches whose first list is complete.
@@ -127,6 +129,7 @@ impl Index {
             workloads: BTreeMap::new(),
             hpas: HpaClaims::default(),
             authentications: BTreeMap::new(),
+            present: BTreeSet::new(),
             listing: BTreeMap::new(),
             listed: BTreeSet::new(),
             actors: JoinSet::new(),
@@ -182,7 +185,7 @@ impl Index {
                 self.objects.keys().map(|key| (key.namespace.clone(), key.name.clone())).collect()
             }
             Kind::Authentications(kind) => {
-                let keys = self.authentications.keys().filter(|key| key.kind == kind);
+                let keys = self.present.iter().filter(|key| key.kind == kind);
                 keys.map(|key| (key.namespace.clone(), key.name.clone())).collect()
             }
             kind => {
@@ -204,7 +207,11 @@ impl Index {
             }
             Kind::ScaledObjects => self.remove_object(&ObjectKey { namespace, name }),
             Kind::Authentications(kind) => {
-                if let Some(shared) = self.authentications.get_mut(&AuthenticationKey { kind, namespace, name }) {
+                let key = AuthenticationKey { kind, namespace, name };
+                if self.present.remove(&key) {
+                    self.tell_authentication(&key, false);
+                }
+                if let Some(shared) = self.authentications.get_mut(&key) {
                     shared.version = None;
                     let objects: Vec<_> = shared.objects.iter().cloned().collect();
                     self.send_all(&objects, || Message::Authentication);
@@ -321,6 +328,9 @@ impl Index {
     fn apply_authentication(&mut self, kind: AuthenticationKind, meta: &ObjectMeta, at_start: bool) {
         let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         let key = AuthenticationKey { kind, namespace, name };
+        if self.present.insert(key.clone()) {
+            self.tell_authentication(&key, true);
+        }
         let finalized = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         if at_start || (meta.deletion_timestamp.is_some() && finalized) {
             self.dirty.insert(key.clone());
@@ -337,6 +347,11 @@ impl Index {
             self.dirty.insert(key);
             self.send_all(&objects, || Message::Authentication);
         }
+    }
+
+    fn tell_authentication(&self, key: &AuthenticationKey, here: bool) {
+        let object = Arc::new(ObjectKey::new(&*key.namespace, &*key.name));
+        self.ctx.observer.tell(&object, &"".into(), What::Resource { kind: key.kind, here });
     }
 
     fn send_all(&self, objects: &[Arc<ObjectKey>], message: impl Fn() -> Message) {

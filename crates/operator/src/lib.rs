@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::cluster::KubeCluster;
 use crate::context::Context;
 pub use crate::handle::{Handle, MetricError, MetricValue};
-pub use crate::observation::{Asker, Life, ObjectKey, Observation, ScaleCause, Stage, What, Write};
+pub use crate::observation::{Asker, Definition, Life, ObjectKey, Observation, ScaleCause, Seen, Stage, What, Write};
 pub use crate::settings::Settings;
 pub use crate::snapshot::{Snapshot, TriggerView};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tidemark_api::AuthenticationKind;
 use tidemark_clock::Clock;
 use tidemark_engine::activation::Action;
 use tidemark_engine::reason::Reason;
@@ -44,23 +45,67 @@ pub struct Observation {
     pub what: What,
 }
 
+/// A trigger as its object defines it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub trigger_type: Arc<str>,
+    /// `triggers[].name`.
+    pub name: Option<Arc<str>>,
+}
+
+/// A metric as a decision found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// 0-based position of its trigger; none for the composite metric of scaling modifiers.
+    pub trigger: Option<usize>,
+    /// The external metric's name; `cpu` or `memory` where the HPA reads it by itself.
+    pub metric: Arc<str>,
+    /// What the HPA is told of it, in thousandths; none where nothing can be said.
+    pub milli: Option<i64>,
+    /// None where nothing is known.
+    pub active: Option<bool>,
+    /// The value is the fallback's.
+    pub fallback: bool,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
+    /// The object is new or has other triggers than before; they need not have been built.
+    Defined { triggers: Arc<[Definition]> },
+    /// Whether the object is paused, in whole or in one direction: told of a new object and when it changes.
+    Paused(bool),
+    /// The object is no longer there.
+    Gone,
+    /// A poll of the object began, so long after it was due.
+    Poll { late: Duration },
+    /// A custom resource that is not scaled has come or gone: an authentication.
+    Resource { kind: AuthenticationKind, here: bool },
     /// A trigger was read, or could not be.
     Fetch {
         trigger: usize,
         trigger_type: Arc<str>,
+        /// `triggers[].name`.
+        name: Option<Arc<str>>,
         asked_by: Asker,
         /// Its values go into the formula of scaling modifiers.
         for_formula: bool,
         /// From the start of the fetch to its end.
         took: Duration,
-        /// A value for each metric of the trigger.
-        outcome: Result<Vec<(Arc<str>, Reading)>, SourceError>,
+        /// The external metrics of the trigger; none where only the source knows them and has not told.
+        metrics: Vec<Arc<str>>,
+        /// A reading of each.
+        outcome: Result<Vec<Reading>, SourceError>,
     },
     /// The engine decided between zero, idle and the minimum.
-    Decision { active: bool, replicas: Option<i32>, action: Action, reasons: Arc<[Reason]> },
+    Decision {
+        active: bool,
+        replicas: Option<i32>,
+        action: Action,
+        reasons: Arc<[Reason]>,
+        /// What the decision rests on.
+        metrics: Arc<[Seen]>,
+    },
     /// Something was written to the API server, or the write failed.
     Write { write: Write, error: Option<Arc<str>> },
     /// Something went wrong.

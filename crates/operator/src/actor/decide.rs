@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::slot::{Last, Metric, Slot};
 use super::{ANOTHER_TARGET, Actor, Done, Scaled};
-use crate::observation::{ScaleCause, What, Write};
+use crate::observation::{ScaleCause, Seen, What, Write};
 use crate::texts::Text;
 
 /// A finished write of the replicas.
@@ -20,6 +20,18 @@ pub(super) struct ScaleDone {
     to: i32,
     cause: ScaleCause,
     result: Scaled,
+}
+
+/// What is told of a metric that a decision rests on.
+fn seen(trigger: Option<usize>, metric: Text, outcome: &Outcome) -> Seen {
+    let known = !matches!(outcome, Outcome::Unknown | Outcome::Failed { .. } | Outcome::Nil { .. });
+    Seen {
+        trigger,
+        metric,
+        milli: outcome.served().ok(),
+        active: known.then(|| outcome.is_active()),
+        fallback: matches!(outcome, Outcome::Fallback { .. }),
+    }
 }
 
 impl Actor {
@@ -52,21 +64,26 @@ impl Actor {
         let resources = self.slots.iter().filter(|slot| slot.is_resource()).count();
         let (policy, controls, replicas) = (&self.plan.policy, self.controls, self.workload.replicas);
         let (memory, wall) = (Memory { last_active: self.last_active }, self.ctx.clock.now());
-        let decision = match &self.modifiers {
+        let (decision, mut metrics) = match &self.modifiers {
             Some(modifiers) => {
                 let composite = self.composite(modifiers, Some(self.plan.interval), ready_pods);
-                composite::decide(policy, controls, &composite, resources, replicas, memory, wall)
+                let metrics = vec![seen(None, self.ctx.texts.share(composite::METRIC), &composite.outcome)];
+                (composite::decide(policy, controls, &composite, resources, replicas, memory, wall), metrics)
             }
             None => {
-                let states = self.states(now);
-                activation::decide(policy, controls, &states, resources, replicas, memory, wall)
+                let (indices, states) = self.states(now);
+                let metrics = indices.into_iter().zip(&states);
+                let metrics = metrics.map(|(index, state)| seen(Some(index), state.metric.clone(), &state.outcome));
+                (activation::decide(policy, controls, &states, resources, replicas, memory, wall), metrics.collect())
             }
         };
+        metrics.extend(self.seen_by_hpa());
         self.tell(What::Decision {
             active: decision.active,
             replicas,
             action: decision.action,
             reasons: decision.reasons.as_slice().into(),
+            metrics: metrics.into(),
         });
         self.report_decision(&decision);
         self.desired = decision.action.target();
@@ -79,13 +96,26 @@ impl Actor {
     }
 
     /// What the engine may know of the triggers: a reading counts for one polling interval.
-    fn states(&self, now: Instant) -> Vec<TriggerState> {
-        let mut states = Vec::new();
-        for slot in &self.slots {
+    /// Beside each the position of its trigger.
+    fn states(&self, now: Instant) -> (Vec<usize>, Vec<TriggerState>) {
+        let mut states = (Vec::new(), Vec::new());
+        for (index, slot) in self.slots.iter().enumerate() {
             let metrics = slot.fetched(Some(self.plan.interval), now).into_iter();
-            states.extend(metrics.map(|metric| self.state_of(slot, metric, None)));
+            states.extend(metrics.map(|metric| (index, self.state_of(slot, metric, None))));
         }
         states
+    }
+
+    /// The metrics that the HPA reads by itself: they are always active.
+    fn seen_by_hpa(&self) -> impl Iterator<Item = Seen> {
+        let slots = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_resource());
+        slots.map(|(index, slot)| Seen {
+            trigger: Some(index),
+            metric: slot.trigger_type.clone(),
+            milli: None,
+            active: Some(true),
+            fallback: false,
+        })
     }
 
     /// What a metric's outcome means for a decision: what its source has told unasked comes before what was read.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tidemark_api::{ScaledObject, ScaledObjectSpec, ScaledObjectStatus};
+use tidemark_api::{ScaleTriggers, ScaledObject, ScaledObjectSpec, ScaledObjectStatus};
 use tidemark_engine::activation::Controls;
 use tidemark_engine::composite::Modifiers;
 use tidemark_engine::controls;
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::claims::Rival;
 use crate::context::Context;
 use crate::hpa::HpaView;
-use crate::observation::{Life, Stage, What};
+use crate::observation::{Definition, Life, Stage, What};
 use crate::snapshot::Entry;
 use crate::status::{self, NewCondition, Tracked, Written};
 use crate::target::{Found, Scaled, Target, TargetError};
@@ -150,6 +150,8 @@ pub(crate) struct Actor {
     /// The scaling modifiers, ready for use; none while their triggers are not at work.
     modifiers: Option<Arc<Modifiers>>,
     controls: Controls,
+    /// What was last told of whether the object is paused.
+    told_paused: Option<bool>,
     /// Who has the target or the HPA in this object's place.
     rival: Option<Arc<Rival>>,
     deleting: bool,
@@ -249,6 +251,7 @@ impl Actor {
             plan: Plan::new(&ScaledObjectSpec::default(), created),
             modifiers: None,
             controls: Controls::default(),
+            told_paused: None,
             rival: birth.rival.clone(),
             deleting: false,
             delete_retry: Retry::default(),
@@ -353,6 +356,7 @@ impl Actor {
         if generation != self.generation {
             self.generation = generation;
             self.plan = Plan::new(&object.spec, self.plan.policy.created);
+            self.tell_definitions(&object.spec.triggers);
         }
         let annotations = object.annotations();
         // A count that cannot be read pauses all the same; the reconcile reports it.
@@ -392,6 +396,7 @@ impl Actor {
 
     fn on_gone(&mut self) {
         self.stop_polling("the ScaledObject is gone");
+        self.tell(What::Gone);
         self.stopped = true;
     }
 
@@ -406,6 +411,15 @@ impl Actor {
 
     fn tell(&self, what: What) {
         self.ctx.observer.tell(&self.entry.key, &self.entry.uid, what);
+    }
+
+    fn tell_definitions(&self, triggers: &[ScaleTriggers]) {
+        let texts = &self.ctx.texts;
+        let definition = |trigger: &ScaleTriggers| Definition {
+            trigger_type: texts.share(&trigger.type_),
+            name: trigger.name.as_deref().and_then(|name| texts.share_some(name)),
+        };
+        self.tell(What::Defined { triggers: triggers.iter().map(definition).collect() });
     }
 
     fn tell_life(&self, life: Life) {

@@ -18,6 +18,9 @@ impl Actor {
     /// Follows the annotations: conditions and events of a pause, and its end; the loop stops at once.
     pub(super) fn apply_controls(&mut self, object: &ScaledObject) {
         let pausing = self.controls.paused || self.controls.scale_in_paused || self.controls.scale_out_paused;
+        if self.told_paused.replace(pausing) != Some(pausing) {
+            self.tell(What::Paused(pausing));
+        }
         let was_pausing = self.status.is_true(status::PAUSED);
         if pausing && !was_pausing {
             let text = "ScaledObject is paused";

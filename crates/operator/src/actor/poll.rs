@@ -38,6 +38,9 @@ impl Actor {
     /// others' rhythm nor its own.
     pub(super) fn poll_due(&mut self, now: Instant) {
         let next = now + self.plan.interval;
+        if let Some(due) = self.next_poll().filter(|due| *due <= now) {
+            self.tell(What::Poll { late: now.duration_since(due) });
+        }
         if self.reads_nothing() {
             if let Some(pulse) = self.slots.first_mut().filter(|slot| slot.due <= now) {
                 pulse.due = next;
@@ -111,8 +114,7 @@ impl Actor {
         }
         let slot = &mut self.slots[index];
         slot.connection = fetched.connection;
-        let outcome = fetched.outcome.as_ref().map_err(Clone::clone);
-        let outcome = outcome.map(|readings| slot.external_names().cloned().zip(readings.iter().copied()).collect());
+        let outcome = fetched.outcome.as_ref().map(|readings| readings.to_vec()).map_err(Clone::clone);
         if fetched.outcome.is_ok() && fetched.asked_by == Asker::Hpa {
             slot.due = fetched.started + self.plan.interval;
         }
@@ -123,9 +125,11 @@ impl Actor {
         let what = What::Fetch {
             trigger: index,
             trigger_type: slot.trigger_type.clone(),
+            name: slot.name().cloned(),
             asked_by: fetched.asked_by,
             for_formula: self.modifiers.is_some(),
             took: now.duration_since(fetched.started),
+            metrics: slot.external_names().cloned().collect(),
             outcome,
         };
         self.tell(what);

@@ -1,0 +1,4 @@
+//! Telemetry as receivers and scrapers see it.
+
+mod push;
+mod receiver;
