@@ -10,6 +10,7 @@ use tidemark_api::AuthenticationKind;
 use tidemark_clock::Clock;
 use tidemark_engine::activation::Action;
 use tidemark_engine::reason::Reason;
+use tidemark_trigger::door::Hop;
 use tidemark_trigger::{Reading, SourceError};
 use tokio::sync::broadcast;
 
@@ -96,6 +97,8 @@ pub enum What {
         metrics: Vec<Arc<str>>,
         /// A reading of each.
         outcome: Result<Vec<Reading>, SourceError>,
+        /// What was asked over HTTP, but for requests that were shared with another trigger's read.
+        requests: Vec<Hop>,
     },
     /// The engine decided between zero, idle and the minimum.
     Decision {

@@ -65,10 +65,17 @@ impl Recorder {
                 let by = if *here { 1 } else { -1 };
                 self.series.count_resource(resource(*kind), &observation.object.namespace, by);
             }
-            What::Fetch { trigger, metrics, outcome, took, .. } => {
+            What::Fetch { trigger, trigger_type, name: given, metrics, outcome, took, requests, .. } => {
                 let name = self.scaler(&place.key, *trigger);
+                for hop in requests {
+                    self.series.http(trigger_type, hop.status.map(|status| status.as_u16()), hop.took);
+                }
                 self.series.object(&place, now, |object| {
                     object.errors += u64::from(outcome.is_err());
+                    for hop in requests {
+                        let status = hop.status.map(|status| status.as_u16());
+                        object.request(*trigger, trigger_type, given.as_ref(), metrics.first(), status);
+                    }
                     for (at, metric) in metrics.iter().enumerate() {
                         let scaler = object.scaler(*trigger, &name, metric);
                         scaler.latency = Some(took.as_secs_f64());
@@ -152,9 +159,11 @@ fn resource(kind: AuthenticationKind) -> &'static str {
 mod tests {
     use std::time::Duration;
 
+    use http::StatusCode;
     use tidemark_engine::activation::Action;
     use tidemark_operator::Asker;
     use tidemark_trigger::ErrorKind;
+    use tidemark_trigger::door::Hop;
 
     use super::*;
     use crate::prometheus;
@@ -193,6 +202,7 @@ mod tests {
                 took: Duration::from_millis(250),
                 metrics: vec!["s0-cron".into()],
                 outcome,
+                requests: vec![Hop { status: Some(StatusCode::OK), took: Duration::from_millis(7) }],
             });
         }
 
@@ -227,6 +237,9 @@ mod tests {
         assert_eq!(test.values("keda_scaler_detail_errors_total"), [format!("{labels}}} 1")]);
         assert_eq!(test.values("tidemark_scaler_errors_total"), [format!("{labels},kind=\"authentication\"}} 1")]);
         assert_eq!(test.values("keda_scaled_object_errors_total"), ["{_} 1"]);
+        let requests =
+            r#"{scaled_resource="workers",scaler="cron",trigger_name="",metric_name="s0-cron",status_code="200"} 2"#;
+        assert_eq!(test.values("keda_scaler_http_requests_total"), [requests]);
     }
 
     #[test]

@@ -67,6 +67,31 @@ impl Object {
         }
     }
 
+    /// Counts an HTTP request of a trigger.
+    pub fn request(
+        &mut self,
+        index: usize,
+        trigger_type: &Arc<str>,
+        trigger_name: Option<&Arc<str>>,
+        metric: Option<&Arc<str>>,
+        status: Option<u16>,
+    ) {
+        let same = |known: &&mut Requests| {
+            known.index == index && known.status == status && known.trigger_type == *trigger_type
+        };
+        match self.requests.iter_mut().find(same) {
+            Some(known) => known.count += 1,
+            None => self.requests.push(Requests {
+                index,
+                trigger_type: trigger_type.clone(),
+                trigger_name: trigger_name.cloned().unwrap_or_default(),
+                metric: metric.cloned().unwrap_or_default(),
+                status,
+                count: 1,
+            }),
+        }
+    }
+
     /// The series of a metric of a trigger; made where there is none.
     pub fn scaler(&mut self, index: usize, name: &Arc<str>, metric: &Arc<str>) -> &mut Scaler {
         let found = self.scalers.iter().position(|scaler| scaler.index == index && scaler.metric == *metric);
@@ -117,6 +142,8 @@ impl Scaler {
 /// HTTP requests of one trigger that were answered alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requests {
+    /// 0-based position of the trigger.
+    pub index: usize,
     pub trigger_type: Arc<str>,
     /// `triggers[].name`, empty where it has none.
     pub trigger_name: Arc<str>,
@@ -218,6 +245,7 @@ impl Series {
         self.object(place, now, |object| {
             before = std::mem::replace(&mut object.trigger_types, types.clone());
             object.scalers.retain(|scaler| scaler.index < types.len());
+            object.requests.retain(|requests| types.get(requests.index) == Some(&requests.trigger_type));
         });
         self.count_triggers(&before, &types);
     }

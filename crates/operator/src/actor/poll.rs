@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemark_trigger::door::HttpRequests;
 use tokio::time::Instant;
 
 use super::slot::{Last, Slot};
@@ -70,6 +71,7 @@ impl Actor {
             epoch: self.epoch,
             revision: slot.revision,
             asked_by,
+            requests: HttpRequests::default(),
         };
         self.start(async move { Done::Fetched(Box::new(fetch.run().await)) });
     }
@@ -131,6 +133,7 @@ impl Actor {
             took: now.duration_since(fetched.started),
             metrics: slot.external_names().cloned().collect(),
             outcome,
+            requests: fetched.requests,
         };
         self.tell(what);
         if parameters {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_api::ScaleTriggers;
+use tidemark_trigger::door::{Hop, HttpRequests};
 use tidemark_trigger::{
     Connection, Door, ErrorKind, MetricSpec, ParseErrors, Reading, Secret, SourceError, Trigger, TriggerInput,
 };
@@ -191,6 +192,8 @@ pub(crate) struct Fetch {
     pub(crate) epoch: u32,
     pub(crate) revision: u32,
     pub(crate) asked_by: Asker,
+    /// What is asked over HTTP.
+    pub(crate) requests: HttpRequests,
 }
 
 /// How a fetch ended.
@@ -201,6 +204,7 @@ pub(crate) struct Fetched {
     pub(crate) asked_by: Asker,
     pub(crate) started: Instant,
     pub(crate) outcome: Result<Vec<Reading>, SourceError>,
+    pub(crate) requests: Vec<Hop>,
     /// The connection to go on with; none after a failure.
     pub(crate) connection: Option<Arc<dyn Connection>>,
     /// The trigger with the parameters and metrics that it has now.
@@ -215,7 +219,8 @@ impl Fetch {
         let outcome = outcome.map_err(|error| with_notes(error, &self.built));
         let connection = self.connection.filter(|_| outcome.is_ok());
         let (index, epoch, revision, asked_by) = (self.index, self.epoch, self.revision, self.asked_by);
-        Fetched { index, epoch, revision, asked_by, started, outcome, connection, built: self.built }
+        let requests = self.requests.take();
+        Fetched { index, epoch, revision, asked_by, started, outcome, requests, connection, built: self.built }
     }
 
     /// The read, and after a failure the second one: with parameters resolved again, over a new connection.
@@ -240,11 +245,12 @@ impl Fetch {
 
     async fn attempt(&mut self) -> Result<Vec<Reading>, SourceError> {
         let door = &self.parts.ctx.door;
+        let noting = door.noting(self.requests.clone());
         let connection = match &self.connection {
             Some(connection) => connection,
             None => self.connection.insert(self.built.connect(door).await?),
         };
-        let readings = connection.read(door).await?;
+        let readings = connection.read(&noting).await?;
         if self.built.is_unnamed() {
             return Err(SourceError::new(ErrorKind::BadReply, "the source names no metrics"));
         }

@@ -30,17 +30,16 @@ struct Client {
 }
 
 impl Clients {
-    /// Sends one request; redirects are not followed.
+    /// Sends one request and waits for the head of the reply; redirects are not followed.
     pub async fn send(
         &self,
         settings: &DoorSettings,
         profile: &HttpProfile,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, SourceError> {
+    ) -> Result<reqwest::Response, SourceError> {
         let client = self.client(settings, profile, request.uri().host().is_some_and(is_loopback))?;
         let request = request.map(reqwest::Body::from).try_into().map_err(|e| failure(&e))?;
-        let reply = client.execute(request).await.map_err(|e| failure(&e))?;
-        read(reply, settings.body_limit).await
+        client.execute(request).await.map_err(|e| failure(&e))
     }
 
     fn client(
@@ -92,7 +91,8 @@ fn build(settings: &DoorSettings, profile: &HttpProfile, direct: bool) -> Result
     builder.build().map_err(|e| SourceError::new(ErrorKind::Configuration, format!("HTTP client: {}", causes(&e))))
 }
 
-async fn read(mut reply: reqwest::Response, limit: usize) -> Result<Response<Bytes>, SourceError> {
+/// Reads the body of a reply, unless it is larger than `limit`.
+pub async fn read(mut reply: reqwest::Response, limit: usize) -> Result<Response<Bytes>, SourceError> {
     let too_large =
         || SourceError::new(ErrorKind::BadReply, format!("the reply is larger than {} MiB", limit / (1024 * 1024)));
     if reply.content_length().is_some_and(|length| length > limit as u64) {

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Door, HttpProfile, Network, coalesce};
+use super::{Door, HttpProfile, Network, client, coalesce, requests};
 use crate::{ErrorKind, SourceError};
 
 /// The most redirects that are followed.
@@ -139,9 +139,18 @@ async fn hop(
         .body(body.clone())
         .map_err(|e| SourceError::new(ErrorKind::Configuration, format!("the URL cannot be used: {e}")))?;
     *request.headers_mut() = headers.clone();
+    let mut noted = requests::Noted::begin(door.requests.as_ref());
     match &door.inner.network {
-        Network::Real(clients) => clients.send(&door.inner.settings, profile, request).await,
-        Network::InProcess(handler) => handler(request).await,
+        Network::Real(clients) => {
+            let reply = clients.send(&door.inner.settings, profile, request).await?;
+            noted.answered(reply.status());
+            client::read(reply, door.inner.settings.body_limit).await
+        }
+        Network::InProcess(handler) => {
+            let reply = handler(request).await?;
+            noted.answered(reply.status());
+            Ok(reply)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod coalesce;
 mod http;
+mod requests;
 mod share;
 mod tls;
 
@@ -24,6 +25,7 @@ use tidemark_clock::Clock;
 use crate::{ErrorKind, Secret, SourceError};
 
 pub use cluster::{Cluster, ServiceEndpoint};
+pub use requests::{Hop, HttpRequests};
 
 /// How the door behaves. The defaults are KEDA's where KEDA has the setting.
 #[derive(Clone, Debug)]
@@ -86,6 +88,7 @@ struct Inner {
 pub struct Door {
     inner: Arc<Inner>,
     cluster: Option<Arc<dyn Cluster>>,
+    requests: Option<HttpRequests>,
 }
 
 impl Door {
@@ -106,12 +109,18 @@ impl Door {
 
     fn with(clock: Clock, settings: DoorSettings, network: Network) -> Self {
         let inner = Inner { clock, settings, network, in_flight: Default::default(), shared: Default::default() };
-        Self { inner: Arc::new(inner), cluster: None }
+        Self { inner: Arc::new(inner), cluster: None, requests: None }
     }
 
     /// The same door, leading to this cluster too.
     pub fn with_cluster(self, cluster: Arc<dyn Cluster>) -> Self {
         Self { cluster: Some(cluster), ..self }
+    }
+
+    /// The same door, and what goes through this one over HTTP is noted in `requests`. A request that is shared is noted
+    /// where it was made.
+    pub fn noting(&self, requests: HttpRequests) -> Self {
+        Self { requests: Some(requests), ..self.clone() }
     }
 
     /// The cluster that the triggers' objects live in.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response};
 use tidemark_clock::Clock;
 use tokio::time::{Instant, sleep};
 
+use crate::door::HttpRequests;
 use crate::{Door, ErrorKind, HttpProfile, SourceError};
 
 fn get(url: &str) -> Request<Bytes> {
@@ -200,4 +201,26 @@ async fn an_in_process_door_opens_no_connection() {
     let (door, _) = redirecting_door(302, "", "");
     let opened = door.shared("k", async { Ok::<_, SourceError>(1) }).await;
     assert_eq!(opened.unwrap_err().kind, ErrorKind::Unreachable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_of_a_read_is_noted_with_its_status_redirects_and_deadlines_too() {
+    let door = Door::in_process(Clock::system(), |request| {
+        async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            match request.uri().path() {
+                "/old" => Ok(Response::builder().status(302).header("location", "/new").body(Bytes::new()).unwrap()),
+                "/slow" => std::future::pending().await,
+                _ => Ok(Response::new(Bytes::new())),
+            }
+        }
+        .boxed()
+    });
+    let requests = HttpRequests::default();
+    let noting = door.noting(requests.clone());
+    noting.http(&HttpProfile::default(), get("http://source/old"), None).await.unwrap();
+    noting.http(&HttpProfile::default(), get("http://source/slow"), Some(Duration::from_secs(1))).await.unwrap_err();
+    door.http(&HttpProfile::default(), get("http://source/other"), None).await.unwrap();
+    let noted = requests.take().into_iter().map(|hop| (hop.status.map(|s| s.as_u16()), hop.took.as_millis()));
+    assert_eq!(noted.collect::<Vec<_>>(), [(Some(302), 20), (Some(200), 20), (None, 1000)]);
 }
