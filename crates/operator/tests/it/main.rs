@@ -17,5 +17,4 @@ mod resource_triggers;
 mod scaling;
 mod schedules;
 mod teller;
-mod trouble;
 mod world;
