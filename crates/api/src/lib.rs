@@ -2,8 +2,7 @@
 //! CustomResourceDefinitions, annotations, and the one conversion into the engine's terms.
 //!
 //! The types hold whatever KEDA writes: fields that are not known here are kept ([`UnknownFields`]), so that reading an
-//! object and writing it again loses nothing. Not kept are those within single conditions and entries of a status, which
-//! the operator writes anew. Enumerations are texts, since a newer KEDA may know more words; what a word means is decided
+//! object and writing it again loses nothing. Enumerations are texts, since a newer KEDA may know more words; what a word means is decided
 //! where it is used. Only the kind of an authentication reference is an enumeration: what is of another kind cannot be
 //! looked up.
 

@@ -281,6 +281,18 @@ pub struct GroupVersionKindResource {
     pub version: String,
     pub kind: String,
     pub resource: String,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+impl GroupVersionKindResource {
+    /// Whether it is the same kind, whatever else is said of it.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = self.group == other.group && self.version == other.version;
+        same && self.kind == other.kind && self.resource == other.resource
+    }
 }
 
 /// How reading a metric has gone.
@@ -293,6 +305,10 @@ pub struct Health {
     /// `Happy` or `Failing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 impl ScaledObjectSpec {

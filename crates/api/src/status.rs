@@ -3,6 +3,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::UnknownFields;
+
 /// A condition; it carries no transition time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
@@ -17,6 +19,10 @@ pub struct Condition {
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 /// Activity of one metric.
@@ -26,6 +32,10 @@ pub struct TriggerActivity {
     /// Whether the metric is above its activation threshold; false when absent.
     #[serde(default)]
     pub is_active: bool,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
 }
 
 pub(crate) fn date_time(_: &mut SchemaGenerator) -> Schema {

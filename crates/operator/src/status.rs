@@ -1,5 +1,6 @@
 //! A ScaledObject's status: conditions, and the merge patch that carries what changed.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(crate) struct Kept {
     pub(crate) status: Text,
     pub(crate) reason: Option<Text>,
     pub(crate) message: Option<Text>,
+    /// Its fields of other versions, as JSON.
+    unknown: Option<Box<str>>,
 }
 
 /// A ScaledObject's status in little room: every object at rest holds one.
@@ -53,6 +56,29 @@ pub(crate) struct Status {
     pub(crate) trigger_types: Option<Text>,
     pub(crate) authentications: Option<Text>,
     unknown: UnknownFields,
+    /// Fields of other versions in the entries of `health` and `activity`, by name.
+    unknown_in: Option<Box<UnknownIn>>,
+}
+
+/// Fields of other versions in a status' entries: nearly no object has any.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct UnknownIn {
+    health: BTreeMap<String, UnknownFields>,
+    activity: BTreeMap<String, UnknownFields>,
+}
+
+impl UnknownIn {
+    fn read(there: &ScaledObjectStatus) -> Option<Box<Self>> {
+        let none = UnknownFields::default();
+        let health = there.health.iter().flatten().map(|(name, entry)| (name, &entry.unknown));
+        let activity = there.triggers_activity.iter().flatten().map(|(name, entry)| (name, &entry.unknown));
+        let known = |(name, fields): (&String, &UnknownFields)| (name.clone(), fields.clone());
+        let this = Self {
+            health: health.filter(|(_, fields)| **fields != none).map(known).collect(),
+            activity: activity.filter(|(_, fields)| **fields != none).map(known).collect(),
+        };
+        (this != Self::default()).then(|| Box::new(this))
+    }
 }
 
 impl Status {
@@ -82,6 +108,7 @@ impl Status {
             trigger_types: share(&there.triggers_types),
             authentications: share(&there.authentications_types),
             unknown: there.unknown.clone(),
+            unknown_in: UnknownIn::read(there),
         }
     }
 
@@ -102,11 +129,18 @@ impl Status {
             conditions: (!self.conditions.is_empty())
                 .then(|| self.conditions.iter().map(|condition| condition.whole()).collect()),
             health: self.health.as_ref().map(|health| {
-                let entry = |(name, health): &(Text, Health)| (name.to_string(), told(*health));
+                let unknown = |name: &str| self.unknown_in.as_ref()?.health.get(name).cloned();
+                let entry = |(name, health): &(Text, Health)| {
+                    (name.to_string(), told(*health, unknown(name).unwrap_or_default()))
+                };
                 health.iter().map(entry).collect()
             }),
             triggers_activity: self.activity.as_ref().map(|activities| {
-                let entry = |(name, active): &(Text, bool)| (name.to_string(), TriggerActivity { is_active: *active });
+                let unknown = |name: &str| self.unknown_in.as_ref()?.activity.get(name).cloned();
+                let entry = |(name, active): &(Text, bool)| {
+                    let unknown = unknown(name).unwrap_or_default();
+                    (name.to_string(), TriggerActivity { is_active: *active, unknown })
+                };
                 activities.iter().map(entry).collect()
             }),
             paused_replica_count: self.paused_replicas,
@@ -159,6 +193,7 @@ impl Status {
             }
         }
         self.unknown.clone_from(&theirs.unknown);
+        self.unknown_in.clone_from(&theirs.unknown_in);
     }
 }
 
@@ -170,6 +205,7 @@ impl Kept {
             status: self.status.to_string(),
             reason: self.reason.as_deref().map(str::to_owned),
             message: self.message.as_deref().map(str::to_owned),
+            unknown: self.unknown.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
         }
     }
 }
@@ -180,11 +216,16 @@ fn kept(condition: &Condition, texts: &Texts) -> Arc<Kept> {
         status: texts.share(&condition.status),
         reason: condition.reason.as_deref().map(|reason| texts.share(reason)),
         message: condition.message.as_deref().map(|message| texts.share(message)),
+        unknown: (condition.unknown != UnknownFields::default())
+            .then(|| serde_json::to_string(&condition.unknown).ok())
+            .flatten()
+            .map(Into::into),
     })
 }
 
-fn told(health: Health) -> api::Health {
-    api::Health { number_of_failures: Some(health.number_of_failures()), status: Some(health.status().to_owned()) }
+fn told(health: Health, unknown: UnknownFields) -> api::Health {
+    let (failures, status) = (health.number_of_failures(), health.status().to_owned());
+    api::Health { number_of_failures: Some(failures), status: Some(status), unknown }
 }
 
 /// A condition about to be written. Empty texts are left out.
@@ -264,6 +305,7 @@ impl Tracked {
             status: texts.share(wanted.status),
             reason: texts.share_some(wanted.reason),
             message: texts.share_some(wanted.message),
+            unknown: None,
         };
         self.change().set(texts.share_condition(condition));
     }
@@ -412,12 +454,12 @@ mod tests {
     fn a_status_is_the_same_after_it_was_kept() {
         let there: ScaledObjectStatus = serde_json::from_value(json!({
             "scaleTargetKind": "apps/v1.Deployment",
-            "scaleTargetGVKR": {"group": "apps", "version": "v1", "kind": "Deployment", "resource": "deployments"},
+            "scaleTargetGVKR": {"group": "apps", "version": "v1", "kind": "Deployment", "resource": "deployments", "b": 2},
             "originalReplicaCount": 2, "lastActiveTime": "2026-01-05T08:00:00Z",
             "externalMetricNames": ["s0-a"], "resourceMetricNames": ["cpu"], "compositeScalerName": "composite-metric",
-            "conditions": [{"type": "Ready", "status": "True", "reason": "r", "message": "m"}],
-            "health": {"s0-a": {"numberOfFailures": 3, "status": "Failing"}},
-            "triggersActivity": {"s0-a": {"isActive": true}},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "r", "message": "m", "since": "x"}],
+            "health": {"s0-a": {"numberOfFailures": 3, "status": "Failing", "last": 1}},
+            "triggersActivity": {"s0-a": {"isActive": true, "value": "7"}},
             "pausedReplicaCount": 1, "hpaName": "keda-hpa-a", "triggersTypes": "cron", "authenticationsTypes": "x",
             "laterField": {"a": 1},
         }))
@@ -433,7 +475,10 @@ mod tests {
     #[test]
     fn a_patch_clears_what_is_gone_and_names_only_what_changed() {
         let activity = |names: &[&str]| {
-            names.iter().map(|name| ((*name).to_owned(), TriggerActivity { is_active: true })).collect()
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), TriggerActivity { is_active: true, ..Default::default() }))
+                .collect()
         };
         let mut old = with(&[("Ready", "True")]);
         old.paused_replica_count = Some(3);

@@ -35,6 +35,7 @@ impl From<ApiResource> for Resource {
             version: api.version.clone(),
             kind: api.kind.clone(),
             resource: api.plural.clone(),
+            unknown: Default::default(),
         };
         let kind_text = format!("{}/{}.{}", api.group, api.version, api.kind);
         Self { api, kind_text: kind_text.into(), gvkr: Arc::new(gvkr) }

@@ -185,7 +185,9 @@ impl Actor {
         let texts = &self.ctx.texts;
         let mut status = (*self.status).clone();
         status.target_kind = Some(target.resource.kind_text.clone());
-        status.target_gvkr = Some(target.resource.gvkr.clone());
+        if !status.target_gvkr.as_ref().is_some_and(|there| there.is(&target.resource.gvkr)) {
+            status.target_gvkr = Some(target.resource.gvkr.clone());
+        }
         status.original_replicas.get_or_insert(found.replicas);
         let types = distinct(object.spec.triggers.iter().map(|trigger| trigger.type_.as_str()));
         status.trigger_types = Some(texts.share(&types));
