@@ -447,11 +447,6 @@ impl Side<'_> {
 fn masked(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
-        // How often the controllers have written in between is their own business.
-        if let Some((before, _)) = line.split_once("generation: ") {
-            out.push_str(&format!("{} generation\n", before.trim()));
-            continue;
-        }
         // `diff` names temporary files.
         if line.starts_with("diff ") || line.starts_with("--- ") || line.starts_with("+++ ") {
             continue;

@@ -233,14 +233,15 @@ impl Controller {
         Ok(Arc::new(patched))
     }
 
+    /// Over the status, as Kubernetes does it: the generation stays, which counts what users wish.
     async fn mark_revision(&mut self, deployment: &Deployment, wanted: i64) -> Result<(), Error> {
         if revision(deployment) == wanted {
             return Ok(());
         }
         let patch = json!({ "metadata": { "annotations": { REVISION: wanted.to_string() } } });
         let deployments = self.deployments_api(deployment);
-        let patched =
-            ask(deployments.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await?;
+        let patch = Patch::Merge(patch);
+        let patched = ask(deployments.patch_status(&deployment.name_any(), &PatchParams::default(), &patch)).await?;
         self.deployments.written(patched);
         Ok(())
     }
