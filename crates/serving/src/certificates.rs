@@ -1,17 +1,11 @@
 //! Certificates of our own: a CA and what it signs.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 
 /// How long certificates are valid.
 const YEARS: i32 = 10;
@@ -23,12 +17,25 @@ pub enum Error {
     Make(#[from] rcgen::Error),
     #[error("cannot read the PEM text of {what}: {message}")]
     Pem { what: &'static str, message: String },
+    #[error("the private key is not that of the certificate")]
+    Mismatch,
     #[error("cannot use the certificate: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
     #[error("cannot verify clients: {0}")]
     Clients(#[from] rustls::server::VerifierBuilderError),
     #[error("the operating system gives no random numbers")]
     Random,
+    #[error("{0} cannot be used")]
+    Unusable(&'static str),
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(_) => Self::Mismatch,
+            error => Self::Tls(error),
+        }
+    }
 }
 
 /// A certificate authority that lives in this process.
@@ -102,44 +109,6 @@ fn validity(params: &mut CertificateParams, now: Timestamp) {
     let day = u8::try_from(yesterday.day().min(28)).unwrap_or(1);
     params.not_before = date_time_ymd(i32::from(yesterday.year()), month, day);
     params.not_after = date_time_ymd(i32::from(yesterday.year()) + YEARS, month, day);
-}
-
-/// The settings of a TLS server. With `clients`, a PEM bundle, a client may show a certificate that these have signed;
-/// whether it must is up to the service behind.
-///
-/// # Errors
-/// A PEM text cannot be read, or key and certificate do not fit.
-pub fn server_config(pair: &Pair, clients: Option<&str>) -> Result<ServerConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let chain = certificates(&pair.certificate, "the server certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
-        .map_err(|error| Error::Pem { what: "the server key", message: error.to_string() })?;
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(bundle) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(bundle, "the clients' CA")? {
-                roots.add(certificate)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let chain = chain.map_err(|error| Error::Pem { what, message: error.to_string() })?;
-    if chain.is_empty() {
-        return Err(Error::Pem { what, message: "it holds no certificate".to_owned() });
-    }
-    Ok(chain)
 }
 
 /// A random token of 256 bits, in hexadecimal.

@@ -1,10 +1,15 @@
 //! `external.metrics.k8s.io/v1beta1`, the API through which an HPA asks for a trigger's value.
 //!
-//! One path answers values; errors are plain 500s without a reason, as tools that match on them expect.
+//! One path answers values; others describe the API, for discovery and as OpenAPI. Errors of values are plain 500s without
+//! a reason, as tools that match on them expect.
+
+mod documents;
+mod selector;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,15 +21,18 @@ use serde_json::json;
 use tower::Service;
 
 use crate::front_proxy::{Access, Attributes};
-use crate::https::PeerCertificate;
-use crate::reply;
+use crate::https::PeerCertificates;
+use crate::reply::{self, Form};
+use selector::{BadSelector, object_of};
 
 /// The API group.
 pub const GROUP: &str = "external.metrics.k8s.io";
 /// The only version.
 pub const VERSION: &str = "v1beta1";
-/// The label whose value names the ScaledObject.
-const OBJECT_LABEL: &str = "scaledobject.keda.sh/name";
+/// A request is cut off after this long, as the API server does with its own.
+const LONGEST: Duration = Duration::from_secs(60);
+/// What every group of the API has, whether or not it is asked for.
+const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
 /// One value of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +41,7 @@ pub struct ExternalMetric {
     pub name: String,
     /// The value as a Kubernetes quantity.
     pub value: String,
-    /// When it was read.
+    /// When it was read; the epoch where that is not known.
     pub timestamp: Timestamp,
 }
 
@@ -60,33 +68,31 @@ impl ExternalMetrics {
     }
 
     async fn answer(self, head: http::request::Parts) -> Response<Bytes> {
-        let path = head.uri.path().trim_end_matches('/');
-        if matches!(path, "/healthz" | "/livez" | "/readyz") {
+        let path = match head.uri.path() {
+            "/" => "/",
+            path => path.trim_end_matches('/'),
+        };
+        if HEALTH.contains(&path) {
             return Response::new(Bytes::from_static(b"ok"));
         }
         let attributes = Attributes::of(&head.method, path);
-        let peer = head.extensions.get::<PeerCertificate>();
+        let peer = head.extensions.get::<PeerCertificates>();
         if let Err(denied) = self.access.check(peer, &head.headers, &attributes).await {
             return denied.response();
         }
-        if head.method != Method::GET {
+        if head.method != Method::GET && head.method != Method::HEAD {
             return reply::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is served here");
         }
-        match path {
-            "/apis" => {
-                return reply::json(
-                    StatusCode::OK,
-                    &json!({
-                        "kind": "APIGroupList", "apiVersion": "v1", "groups": [group()],
-                    }),
-                );
-            }
-            "/apis/external.metrics.k8s.io" => return reply::json(StatusCode::OK, &group()),
-            "/apis/external.metrics.k8s.io/v1beta1" => return reply::json(StatusCode::OK, &resources()),
-            _ => {}
+        if let Some(document) = documents::find(path, &head.headers) {
+            return document;
         }
         match metric_path(path) {
-            Some((namespace, metric)) => self.value(&namespace, &metric, head.uri.query().unwrap_or_default()).await,
+            Some((namespace, metric)) => {
+                let answer = self.value(&namespace, &metric, head.uri.query().unwrap_or_default());
+                let answer = tokio::time::timeout(LONGEST, answer).await;
+                let late = || reply::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the metric was not read in time");
+                reply::in_form(answer.unwrap_or_else(|_| late()), Form::asked(&head.headers))
+            }
             None => {
                 reply::failure(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
             }
@@ -126,33 +132,17 @@ impl<B: Send + 'static> Service<Request<B>> for ExternalMetrics {
     }
 }
 
-fn group() -> serde_json::Value {
-    let version = json!({"groupVersion": "external.metrics.k8s.io/v1beta1", "version": VERSION});
-    json!({
-        "kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version,
-    })
-}
-
-fn resources() -> serde_json::Value {
-    json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "external.metrics.k8s.io/v1beta1",
-        "resources": [{
-            "name": "externalmetrics", "singularName": "", "namespaced": true,
-            "kind": "ExternalMetricValueList", "verbs": ["get"],
-        }],
-    })
-}
-
 fn list(values: &[ExternalMetric]) -> serde_json::Value {
-    let items: Vec<_> = values
-        .iter()
-        .map(|value| {
-            json!({
-                "metricName": value.name, "metricLabels": null,
-                "timestamp": value.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "value": value.value,
-            })
+    let time = |time: Timestamp| {
+        let known = time != Timestamp::UNIX_EPOCH;
+        known.then(|| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    };
+    let item = |value: &ExternalMetric| {
+        json!({
+            "metricName": value.name, "metricLabels": null, "timestamp": time(value.timestamp), "value": value.value,
         })
-        .collect();
+    };
+    let items: Vec<_> = values.iter().map(item).collect();
     json!({
         "kind": "ExternalMetricValueList", "apiVersion": "external.metrics.k8s.io/v1beta1", "metadata": {},
         "items": items,
@@ -170,44 +160,6 @@ pub(crate) fn metric_path(path: &str) -> Option<(String, String)> {
         (!piece.is_empty() && !piece.contains('/')).then(|| piece.into_owned())
     };
     Some((decode(namespace)?, decode(metric)?))
-}
-
-/// What is wrong with a label selector.
-#[derive(Debug, PartialEq, Eq)]
-enum BadSelector {
-    /// It is none: 400.
-    Syntax(String),
-    /// It is one, but not of the kind that is served: 500.
-    Unserved(String),
-}
-
-/// The ScaledObject that the query's label selector names. Only plain `key=value` terms are accepted.
-fn object_of(query: &str) -> Result<String, BadSelector> {
-    let selector = url::form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == "labelSelector")
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default();
-    if let Some(bad) = selector.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_./=!,()<> \t".contains(*c)) {
-        return Err(BadSelector::Syntax(format!(
-            "unable to parse the label selector {selector:?}: unexpected {bad:?}"
-        )));
-    }
-    let unserved = || BadSelector::Unserved(format!("invalid selector: {selector}"));
-    let mut object = None;
-    for term in selector.split(',').map(str::trim).filter(|term| !term.is_empty()) {
-        let (key, value) = term.split_once('=').ok_or_else(unserved)?;
-        if key.ends_with('!') || value.starts_with('=') {
-            return Err(unserved());
-        }
-        if key.trim().is_empty() || value.contains('=') {
-            return Err(BadSelector::Syntax(format!("unable to parse the label selector {selector:?}: {term:?}")));
-        }
-        if key.trim() == OBJECT_LABEL {
-            object = Some(value.trim().to_owned());
-        }
-    }
-    let unnamed = || BadSelector::Unserved("scaledObject name is not specified".to_owned());
-    object.filter(|name| !name.is_empty()).ok_or_else(unnamed)
 }
 
 #[cfg(test)]
@@ -232,11 +184,16 @@ mod tests {
         }
     }
 
-    async fn get(uri: &str) -> (u16, serde_json::Value) {
+    async fn ask(uri: &str, headers: &[(&str, &str)]) -> (u16, http::HeaderMap, Bytes) {
         let service = ExternalMetrics::new(Arc::new(Fixed), Access::Open);
-        let response = service.oneshot(Request::get(uri).body(()).unwrap()).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let request = headers.iter().fold(Request::get(uri), |request, (name, value)| request.header(*name, *value));
+        let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, response.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    async fn get(uri: &str) -> (u16, serde_json::Value) {
+        let (status, _, body) = ask(uri, &[]).await;
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
@@ -284,5 +241,68 @@ mod tests {
         for path in ["shop/m/more", "shop/m%2Fmore", "sh%2Fop/m", "shop/%ff", "/m"] {
             assert_eq!(get(&format!("{BASE}/namespaces/{path}")).await.0, 404, "{path}");
         }
+    }
+    #[tokio::test]
+    async fn a_client_gets_the_form_that_it_asks_for_or_json() {
+        let uri = format!("{BASE}/namespaces/shop/m?labelSelector=scaledobject.keda.sh/name=orders");
+        for accept in ["application/vnd.kubernetes.protobuf, */*", "application/json", "text/html", "*/*"] {
+            let (status, headers, body) = ask(&uri, &[("accept", accept)]).await;
+            assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, "application/json"), "{accept}");
+            assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok());
+        }
+        let (_, headers, body) = ask(&uri, &[("accept", "application/yaml")]).await;
+        assert_eq!(headers["content-type"], "application/yaml");
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("kind: ExternalMetricValueList\n") && text.contains("12500m"), "{text}");
+        let (status, _, body) = ask(&uri.replace("orders", "x"), &[("accept", "application/yaml")]).await;
+        assert_eq!(status, 500);
+        assert!(body.starts_with(b"kind: Status\n"), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn the_aggregated_discovery_is_given_to_whoever_asks_for_it_and_not_twice() {
+        let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let accept = format!("{kind},{},application/json", kind.replace("v=v2", "v=v2beta1"));
+        let (status, headers, body) = ask("/apis", &[("accept", &accept)]).await;
+        assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, kind));
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["items"][0]["versions"][0]["resources"][0]["resource"], "externalmetrics");
+        let tag = headers["etag"].to_str().unwrap();
+        let (status, _, body) = ask("/apis", &[("accept", &accept), ("if-none-match", tag)]).await;
+        assert_eq!((status, body.len()), (304, 0));
+        assert_eq!(ask("/apis", &[("accept", "application/json"), ("if-none-match", tag)]).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn openapi_describes_the_api_in_both_versions() {
+        let (status, body) = get("/openapi/v2").await;
+        assert_eq!((status, &body["info"]["title"]), (200, &json!("keda-adapter")));
+        let path = format!("{BASE}/namespaces/{{namespace}}/{{name}}");
+        assert!(body["paths"][&path]["get"].is_object(), "{body}");
+        let (_, index) = get("/openapi/v3").await;
+        let address = index["paths"]["apis/external.metrics.k8s.io/v1beta1"]["serverRelativeURL"].as_str().unwrap();
+        let (status, body) = get(address).await;
+        assert_eq!((status, &body["info"]["version"]), (200, &json!("1.0.0")));
+        assert!(
+            body["components"]["schemas"]["io.k8s.metrics.pkg.apis.external_metrics.v1beta1.ExternalMetricValueList"]
+                .is_object()
+        );
+        assert!(body["paths"][&path]["get"].is_object(), "{body}");
+    }
+
+    struct Silent;
+
+    impl MetricsSource for Silent {
+        fn values<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Values<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_does_not_answer_is_not_waited_for_for_ever() {
+        let service = ExternalMetrics::new(Arc::new(Silent), Access::Open);
+        let uri = format!("{BASE}/namespaces/shop/m?labelSelector=scaledobject.keda.sh/name=orders");
+        let response = service.oneshot(Request::get(uri).body(()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 504);
     }
 }

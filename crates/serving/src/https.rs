@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,17 +30,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at once; further ones wait in the system's queue. The process needs its file descriptors for more than
 /// these.
 const CONNECTIONS: usize = 1024;
+/// A client that is silent is asked after this long whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// After the stop, requests in flight get this long. Watches never end by themselves.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The verified certificate that a client has shown; an extension of its requests.
+/// After a change of the settings, a connection whose client has shown a certificate may stay this long: its next one is
+/// judged by the new settings.
+const OVERLAP: Duration = Duration::from_secs(30);
+/// Requests at once on a connection.
+const STREAMS: u32 = 1024;
+
+/// The verified certificate that a client has shown, its own one first; an extension of its requests.
 #[derive(Clone, Debug)]
-pub struct PeerCertificate(pub CertificateDer<'static>);
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 
 /// Serves `service` on `listener` until `shutdown`, each new connection with the settings that `tls` then holds.
 ///
-/// A connection that fails disturbs no other. The future ends when all connections have ended, at most two seconds
-/// after the shutdown.
+/// A connection that fails disturbs no other. A client that has shown a certificate may be silent, and is asked to come
+/// again when the settings change. The future ends when all connections have ended, at most two seconds after the
+/// shutdown.
 // Boxed at once, so that the server is compiled here, and once.
 pub fn serve<S, B>(
     listener: TcpListener,
@@ -66,7 +75,6 @@ async fn accept(
     service: Boxed,
     shutdown: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -77,9 +85,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
-                let watcher = graceful.watcher();
-                let acceptor = TlsAcceptor::from(tls.borrow().clone());
-                connections.spawn(connection(stream, acceptor, service.clone(), watcher));
+                connections.spawn(connection(stream, tls.clone(), service.clone(), shutdown.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to come back instead of spinning.
@@ -89,24 +95,26 @@ async fn accept(
         }
     }
     drop(listener);
-    let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    let _ = tokio::time::timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
     connections.shutdown().await;
 }
 
 async fn connection(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    mut tls: watch::Receiver<Arc<ServerConfig>>,
     service: Boxed,
-    watcher: hyper_util::server::graceful::Watcher,
+    shutdown: CancellationToken,
 ) {
     // Small answers must not wait for the peer's acknowledgement.
     let _ = stream.set_nodelay(true);
+    let acceptor = TlsAcceptor::from(tls.borrow_and_update().clone());
     let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
-    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned()).map(PeerCertificate);
+    let peer = stream.get_ref().1.peer_certificates().map(|chain| PeerCertificates(chain.into()));
+    let known = peer.is_some();
     let asked = Arc::new(Notify::new());
     let first = asked.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -119,20 +127,41 @@ async fn connection(
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE).max_concurrent_streams(STREAMS);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let silent = async {
-        match tokio::time::timeout(PATIENCE, first.notified()).await {
-            Ok(()) => std::future::pending().await,
-            Err(_) => tracing::debug!("a connection brought no request"),
+        if known || tokio::time::timeout(PATIENCE, first.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let told = async {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = change(&mut tls), if known => {}
         }
     };
     tokio::select! {
         biased;
-        ended = watcher.watch(connection) => if let Err(error) = ended {
-            tracing::debug!(error, "connection ended early");
-        },
-        () = silent => {}
+        ended = connection.as_mut() => return say(ended),
+        () = silent => return tracing::debug!("a connection brought no request"),
+        () = told => connection.as_mut().graceful_shutdown(),
+    }
+    if let Ok(ended) = tokio::time::timeout(OVERLAP, connection).await {
+        say(ended);
+    }
+}
+
+/// Resolves when the settings have changed.
+async fn change(tls: &mut watch::Receiver<Arc<ServerConfig>>) {
+    if tls.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn say(ended: Result<(), BoxError>) {
+    if let Err(error) = ended {
+        tracing::debug!(error, "connection ended early");
     }
 }
 
@@ -148,7 +177,8 @@ mod tests {
     use tokio_rustls::client::TlsStream;
 
     use super::*;
-    use crate::certificates::{Authority, server_config};
+    use crate::certificates::Authority;
+    use crate::tls::{Clients, Policy, server_config};
 
     type Tls = watch::Sender<Arc<ServerConfig>>;
 
@@ -173,7 +203,7 @@ mod tests {
     }
 
     fn settings(authority: &Authority) -> Arc<ServerConfig> {
-        Arc::new(server_config(&authority.server(&["localhost"]).unwrap(), None).unwrap())
+        Arc::new(server_config(&authority.server(&["localhost"]).unwrap(), Clients::None, &Policy::default()).unwrap())
     }
 
     async fn connect(address: std::net::SocketAddr, authority: &Authority) -> std::io::Result<TlsStream<TcpStream>> {
