@@ -11,7 +11,12 @@ pub(crate) fn review(object: &Value, target: &Workload, view: &View<'_>, verdict
     let transfers = annotation(object, TRANSFER_HPA_OWNERSHIP, "true");
     for hpa in view.autoscalers {
         let ignored = annotation(hpa, HPA_OWNERSHIP, "false");
-        if ignored || !target.is_scaled_by(hpa) || is_owned(hpa, object) {
+        if ignored || !target.is_scaled_by(hpa) || is_owned(hpa, &object["kind"], &object["metadata"]["name"]) {
+            continue;
+        }
+        // That one was named already, and taking its HPA from it is no remedy.
+        let mut others = view.scaled_objects.iter().filter(|other| target.is_scaled_by(other));
+        if others.any(|other| is_owned(hpa, &object["kind"], &other["metadata"]["name"])) {
             continue;
         }
         let hpa = name(hpa);
@@ -35,7 +40,7 @@ pub(crate) fn review(object: &Value, target: &Workload, view: &View<'_>, verdict
 }
 
 /// By kind and name, as KEDA judges: an object that was made anew keeps its HPA.
-fn is_owned(hpa: &Value, object: &Value) -> bool {
+fn is_owned(hpa: &Value, kind: &Value, name: &Value) -> bool {
     let mut owners = hpa["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-    owners.any(|owner| owner["kind"] == object["kind"] && owner["name"] == object["metadata"]["name"])
+    owners.any(|owner| owner["kind"] == *kind && owner["name"] == *name)
 }

@@ -7,6 +7,7 @@
 mod authentication;
 mod autoscalers;
 mod event_source;
+mod neighbours;
 mod path;
 mod resources;
 mod scaled_object;
@@ -20,6 +21,7 @@ use tidemark_api::{
     annotations,
 };
 
+pub use neighbours::{Near, Neighbour, Neighbours, reduced};
 pub use path::{Path, Step};
 pub use workload::Workload;
 

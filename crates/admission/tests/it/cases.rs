@@ -239,3 +239,23 @@ fn other_kinds_pass() {
     let other = json!({"apiVersion": "keda.sh/v2", "kind": "ScaledObject", "metadata": {"name": "a"}});
     assert_eq!(creation(&other, &View::default()), Verdict::default());
 }
+
+#[test]
+fn an_hpa_of_a_scaled_object_that_is_in_the_way_is_not_told_beside_it() {
+    let other = json!({"metadata": {"name": "other"}, "spec": {"scaleTargetRef": {"name": "web"}}});
+    let hpa = |owner: &str| {
+        json!({
+            "metadata": {"name": "h", "ownerReferences": [{"kind": "ScaledObject", "name": owner}]},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}},
+        })
+    };
+    let told = |owner: &str| {
+        refusals(
+            json!({}),
+            &View { scaled_objects: std::slice::from_ref(&other), autoscalers: &[hpa(owner)], ..View::default() },
+        )
+    };
+    let place = || "spec.scaleTargetRef.name".to_owned();
+    assert_eq!(told("other"), [(place(), "other-scaled-object")]);
+    assert_eq!(told("third"), [(place(), "other-scaled-object"), (place(), "other-hpa")]);
+}
