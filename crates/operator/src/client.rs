@@ -13,6 +13,10 @@ use kube::Client;
 use kube::client::Body;
 use tower::BoxError;
 
+use crate::settings::Writes;
+
+mod dry_run;
+
 /// Attempts in all, the first included.
 const ATTEMPTS: u32 = 4;
 /// Pause before the first repeat; it doubles.
@@ -29,6 +33,11 @@ struct Unanswered {
     seconds: u64,
 }
 
+/// A write that was not sent, because another operator may lead by now.
+#[derive(Debug, thiserror::Error)]
+#[error("not written: this operator leads no longer")]
+struct NotLeading;
+
 /// A client for a cluster, kube's own retry switched off. Guard it with [`guard`] before use; the operator does that
 /// with the client that it is given.
 ///
@@ -42,18 +51,38 @@ pub fn build(mut config: kube::Config) -> kube::Result<Client> {
 /// The same client with a deadline of `timeout` for each request (for a watch: until its first byte), and with
 /// repeats: after 429 always, after a failure on the way or a 502, 503, 504 only for idempotent methods.
 pub fn guard(client: Client, timeout: Duration) -> Client {
+    guarded(client, timeout, Writes::Always)
+}
+
+/// As [`guard`]; besides, a request that writes is refused when a fence is closed, and in a dry run answered in the API
+/// server's place.
+pub fn guarded(client: Client, timeout: Duration, writes: Writes) -> Client {
     let namespace = client.default_namespace().to_owned();
-    let service = tower::service_fn(move |request| perform(client.clone(), request, timeout));
+    let service = tower::service_fn(move |request| perform(client.clone(), request, timeout, writes.clone()));
     Client::new(service, namespace)
 }
 
-async fn perform(client: Client, request: Request<Body>, timeout: Duration) -> Result<Response<Body>, BoxError> {
+async fn perform(
+    client: Client,
+    request: Request<Body>,
+    timeout: Duration,
+    writes: Writes,
+) -> Result<Response<Body>, BoxError> {
     let (parts, body) = request.into_parts();
     let body = body.collect_bytes().await?;
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if !reads && !writes.are_real() {
+        return dry_run::answer(&client, &parts, &body, timeout).await;
+    }
     let watch = is_watch(&parts.uri);
     let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(&parts.method);
     let mut attempt = 1;
     loop {
+        if let (false, Writes::Behind(fence)) = (reads, &writes)
+            && !fence.is_open()
+        {
+            return Err(Box::new(NotLeading));
+        }
         let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
         let outcome = match tokio::time::timeout(timeout, once(&client, request, watch)).await {
             Ok(outcome) => outcome.map_err(BoxError::from),

@@ -7,7 +7,7 @@ use kube::Client;
 use tidemark_auth::Resolver;
 use tidemark_clock::Clock;
 use tidemark_trigger::Door;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::Catalogue;
 use crate::cluster::KubeCluster;
@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) checks: Arc<Semaphore>,
     /// Texts that objects have alike.
     pub(crate) texts: Texts,
+    /// Whether every watch has shown all that there is.
+    pub(crate) synced: watch::Sender<bool>,
 }
 
 impl Context {
@@ -60,6 +62,7 @@ impl Context {
             kinds: Kinds::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
             texts: Texts::default(),
+            synced: watch::Sender::new(false),
             resolver: resolver(Duration::ZERO),
             // Half of the time: with what is read halfway, no parameter becomes much older than the whole.
             refresher: resolver(settings.auth_refresh / 2),

@@ -74,6 +74,15 @@ impl Handle {
         }
     }
 
+    /// Resolves when every watch has shown all that there is: before that, an object that is not known may be there all
+    /// the same.
+    pub async fn synced(&self) {
+        if self.ctx.synced.subscribe().wait_for(|synced| *synced).await.is_err() {
+            // Cannot be: the sender lives in the context, which this handle holds.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The stream of everything that happens from now on. A receiver that falls behind loses the oldest.
     pub fn observe(&self) -> broadcast::Receiver<Arc<Observation>> {
         self.ctx.observer.subscribe()

@@ -84,6 +84,8 @@ struct Index {
     listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
     /// Watches whose first list is complete.
     listed: BTreeSet<Arc<Watch>>,
+    /// How many watches there are.
+    watches: usize,
     actors: JoinSet<(Arc<Entry>, bool)>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Authentications whose list of users may be wrong, or which wait for their finalizer to go.
@@ -96,7 +98,7 @@ struct Index {
 pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) -> Result<(), Error> {
     let mut changes = watches::all(&ctx.client, &ctx.settings);
     let stop_actors = shutdown.child_token();
-    let mut index = Index::new(ctx, stop_actors.clone());
+    let mut index = Index::new(ctx, stop_actors.clone(), changes.len());
     let result = loop {
         tokio::select! {
             biased;
@@ -121,8 +123,9 @@ pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) -> Resul
 }
 
 impl Index {
-    fn new(ctx: Arc<Context>, shutdown: CancellationToken) -> Self {
+    fn new(ctx: Arc<Context>, shutdown: CancellationToken, watches: usize) -> Self {
         Self {
+            watches,
             ctx,
             shutdown,
             objects: BTreeMap::new(),
@@ -154,6 +157,9 @@ impl Index {
                     self.forget_unlisted(&watch, &seen);
                 }
                 self.listed.insert(watch);
+                if self.listed.len() == self.watches {
+                    self.ctx.synced.send_replace(true);
+                }
             }
             Event::Apply(subject) => self.apply(watch.kind, subject, false),
             Event::Delete(subject) => self.delete(watch.kind, subject),

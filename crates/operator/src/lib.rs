@@ -19,6 +19,7 @@ mod events;
 mod handle;
 mod hpa;
 mod index;
+pub mod leader;
 mod mailbox;
 mod observation;
 mod settings;
@@ -40,7 +41,7 @@ pub use crate::cluster::KubeCluster;
 use crate::context::Context;
 pub use crate::handle::{Handle, MetricError, MetricValue};
 pub use crate::observation::{Asker, Definition, Life, ObjectKey, Observation, ScaleCause, Seen, Stage, What, Write};
-pub use crate::settings::Settings;
+pub use crate::settings::{Settings, Writes};
 pub use crate::snapshot::{Snapshot, TriggerView};
 
 /// Who writes, in the managed fields of Kubernetes objects.
@@ -73,7 +74,7 @@ impl Operator {
 
     /// As [`Operator::new`], with other trigger types than those of the catalogue.
     pub fn with_catalogue(client: Client, door: Door, settings: Settings, catalogue: Catalogue) -> (Self, Handle) {
-        let client = client::guard(client, settings.request_timeout);
+        let client = client::guarded(client, settings.request_timeout, settings.writes.clone());
         let ctx = Arc::new(Context::new(client, door, catalogue, settings));
         let handle = Handle::new(ctx.clone());
         (Self { ctx }, handle)
@@ -89,7 +90,12 @@ impl Operator {
             // Subscribed before the first observation can be made.
             let observations = self.ctx.observer.subscribe();
             let quiet = CancellationToken::new();
-            let events = events::run(self.ctx.clone(), observations, quiet.clone());
+            let events = async {
+                // A dry run leaves no trace.
+                if self.ctx.settings.writes.are_real() {
+                    events::run(self.ctx.clone(), observations, quiet.clone()).await;
+                }
+            };
             let index = async {
                 let result = index::run(self.ctx.clone(), shutdown).await;
                 quiet.cancel();

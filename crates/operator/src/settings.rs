@@ -3,6 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::leader::Fence;
+
+/// Whether an operator writes to the API server.
+#[derive(Clone, Debug, Default)]
+pub enum Writes {
+    #[default]
+    Always,
+    /// While the fence is open: it leads.
+    Behind(Fence),
+    /// Never: a dry run. What it would have written is told in observations as if it had been.
+    Never,
+}
+
+impl Writes {
+    /// Whether what is told to be written is.
+    pub fn are_real(&self) -> bool {
+        !matches!(self, Self::Never)
+    }
+}
+
 /// Settings of the operator. `Default` is what an installation gets that sets nothing.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -25,6 +45,12 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// First polls of the objects found at start are spread over at most this long.
     pub first_poll_spread: Duration,
+    /// Label selector of the ScaledObjects to scale, and of their HPAs; none takes all.
+    pub selector: Option<String>,
+    /// Label selector of the authentications to write the users on; none takes all.
+    pub authentication_selector: Option<String>,
+    /// Whether the operator writes.
+    pub writes: Writes,
     /// The machine or pod name that Kubernetes Events carry.
     pub hostname: String,
 }
@@ -41,6 +67,9 @@ impl Default for Settings {
             fetch_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             first_poll_spread: Duration::from_secs(30),
+            selector: None,
+            authentication_selector: None,
+            writes: Writes::Always,
             hostname: "tidemark".to_owned(),
         }
     }

@@ -64,6 +64,10 @@ pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
+    let selector = settings.selector.as_deref().unwrap_or_default();
+    let labelled = [SCALED_OBJECT_LABEL, selector].into_iter().filter(|label| !label.is_empty());
+    let hpa_selector = labelled.collect::<Vec<_>>().join(",");
+    let authentications = settings.authentication_selector.as_deref().unwrap_or_default();
     let mut watches = Vec::new();
     for scope in &scopes {
         let resource = ApiResource::erase::<ScaledObject>(&());
@@ -71,17 +75,17 @@ pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        watches.push(watch(objects, Kind::ScaledObjects, scope, "", |object| Subject::Object(Box::new(object))));
+        watches.push(watch(objects, Kind::ScaledObjects, scope, selector, |object| Subject::Object(Box::new(object))));
         let hpas: Api<HorizontalPodAutoscaler> = api(client, scope);
-        watches.push(watch(hpas, Kind::Hpas, scope, SCALED_OBJECT_LABEL, |hpa| Subject::Hpa(Box::new(hpa))));
-        watches.push(metadata::<Deployment>(client, Kind::Deployments, scope));
-        watches.push(metadata::<StatefulSet>(client, Kind::StatefulSets, scope));
+        watches.push(watch(hpas, Kind::Hpas, scope, &hpa_selector, |hpa| Subject::Hpa(Box::new(hpa))));
+        watches.push(metadata::<Deployment>(client, Kind::Deployments, scope, ""));
+        watches.push(metadata::<StatefulSet>(client, Kind::StatefulSets, scope, ""));
         let kind = Kind::Authentications(AuthenticationKind::TriggerAuthentication);
-        watches.push(metadata::<TriggerAuthentication>(client, kind, scope));
+        watches.push(metadata::<TriggerAuthentication>(client, kind, scope, authentications));
     }
     let kind = Kind::Authentications(AuthenticationKind::ClusterTriggerAuthentication);
     let cluster = Api::<PartialObjectMeta<ClusterTriggerAuthentication>>::all(client.clone());
-    watches.push(watch(cluster, kind, &None, "", |object| Subject::Meta(Box::new(object.metadata))));
+    watches.push(watch(cluster, kind, &None, authentications, |object| Subject::Meta(Box::new(object.metadata))));
     stream::select_all(watches)
 }
 
@@ -95,7 +99,7 @@ where
     }
 }
 
-fn metadata<K>(client: &Client, kind: Kind, scope: &Option<String>) -> Changes
+fn metadata<K>(client: &Client, kind: Kind, scope: &Option<String>, label: &str) -> Changes
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -106,7 +110,7 @@ where
         + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = api(client, scope);
-    watch(api, kind, scope, "", |object| Subject::Meta(Box::new(object.metadata)))
+    watch(api, kind, scope, label, |object| Subject::Meta(Box::new(object.metadata)))
 }
 
 fn watch<K>(api: Api<K>, kind: Kind, scope: &Option<String>, label: &str, subject: fn(K) -> Subject) -> Changes

@@ -8,6 +8,7 @@ mod external_scaler;
 mod fallback;
 mod faults;
 mod idle;
+mod leader;
 mod life;
 mod loops;
 mod metrics;

@@ -161,7 +161,7 @@ impl Faults {
         Some(rule.2)
     }
 
-    fn client(&self, sandbox: &Sandbox) -> Client {
+    pub fn client(&self, sandbox: &Sandbox) -> Client {
         let (faults, service) = (self.clone(), sandbox.service());
         let service = tower::service_fn(move |request: Request<Body>| {
             let (faults, service) = (faults.clone(), service.clone());
@@ -201,7 +201,7 @@ pub struct World {
     /// What goes wrong between the operator and the API server.
     pub faults: Faults,
     pub operator: Running,
-    settings: Settings,
+    pub settings: Settings,
     shutdown: CancellationToken,
     controllers: JoinHandle<()>,
 }
