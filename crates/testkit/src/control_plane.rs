@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use xtask::network::free_ports;
 use xtask::process_group::ProcessGroup;
 
-use crate::Error;
 use crate::certificates::{Certificates, write_private};
+use crate::{Error, audit};
 
 /// Starting takes 5 to 10 seconds on an idle machine; a build beside it may take most of the cores.
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -39,11 +40,17 @@ pub struct Options {
     /// For how long the HPA controller remembers recommendations before it scales down, where an HPA's behaviour does
     /// not say otherwise. Default 300 s, as in Kubernetes.
     pub hpa_downscale_stabilization: Duration,
+    /// Keep a record of the requests that the API server answers, for [`ControlPlane::audit`]. Default no.
+    pub audit: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hpa_sync_period: Duration::from_secs(1), hpa_downscale_stabilization: Duration::from_secs(300) }
+        Self {
+            hpa_sync_period: Duration::from_secs(1),
+            hpa_downscale_stabilization: Duration::from_secs(300),
+            audit: false,
+        }
     }
 }
 
@@ -108,7 +115,7 @@ impl ControlPlane {
         }
     }
 
-    /// A kubeconfig of a cluster administrator (mode 0600), for kubectl and anything else that takes a file.
+    /// A kubeconfig of a cluster administrator (JSON, mode 0600), for kubectl and anything else that takes a file.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -148,23 +155,58 @@ impl ControlPlane {
         self.group.directory()
     }
 
-    /// Kills the API server and starts it again on the same port, its data kept. Returns once it is ready.
+    /// Kills the API server; nothing answers until [`ControlPlane::restart_apiserver`].
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill_apiserver(&mut self) -> Result<(), Error> {
+        self.group.kill("kube-apiserver").map_err(Error::from)
+    }
+
+    /// Kills the API server, if it runs, and starts it again on the same port, its data kept. Returns once it is ready.
     ///
     /// # Errors
     /// When it does not come up again.
     pub async fn restart_apiserver(&mut self) -> Result<(), Error> {
-        self.group.kill("kube-apiserver")?;
+        self.kill_apiserver()?;
         self.spawn_apiserver()?;
         self.wait_for_apiserver().await
+    }
+
+    /// Stops etcd as a disk that hangs does: the process is there and answers nothing, until
+    /// [`ControlPlane::continue_etcd`].
+    ///
+    /// # Errors
+    /// When etcd has gone.
+    pub fn pause_etcd(&self) -> Result<(), Error> {
+        self.signal("etcd", Signal::STOP)
+    }
+
+    /// Lets etcd go on.
+    ///
+    /// # Errors
+    /// When etcd has gone.
+    pub fn continue_etcd(&self) -> Result<(), Error> {
+        self.signal("etcd", Signal::CONT)
+    }
+
+    fn signal(&self, name: &str, signal: Signal) -> Result<(), Error> {
+        let gone = || io::Error::other(format!("{name} does not run"));
+        let id = self.group.process_id(name).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).ok_or_else(gone)?;
+        Ok(kill_process(id, signal).map_err(io::Error::from)?)
     }
 
     async fn attempt(programs: PathBuf, options: &Options) -> Result<Self, Error> {
         let group = ProcessGroup::start("control-plane")?;
         let certificates = Certificates::create(group.directory())?;
+        let audit = match options.audit {
+            true => audit::arguments(group.directory())?.to_vec(),
+            false => Vec::new(),
+        };
         let [etcd_port, port] = free_ports()?;
         let mut plane = Self {
             kubeconfig: group.directory().join("kubeconfig"),
-            apiserver_arguments: apiserver_arguments(&certificates, etcd_port, port),
+            apiserver_arguments: apiserver_arguments(&certificates, etcd_port, port, audit),
             programs,
             group,
         };
@@ -259,7 +301,7 @@ fn etcd_arguments(directory: &Path, port: u16) -> Vec<String> {
     ]
 }
 
-fn apiserver_arguments(certificates: &Certificates, etcd_port: u16, port: u16) -> Vec<String> {
+fn apiserver_arguments(certificates: &Certificates, etcd_port: u16, port: u16, audit: Vec<String>) -> Vec<String> {
     let files = [
         ("tls-cert-file", "apiserver.crt"),
         ("tls-private-key-file", "apiserver.key"),
@@ -274,6 +316,7 @@ fn apiserver_arguments(certificates: &Certificates, etcd_port: u16, port: u16) -
         files.iter().map(|(flag, file)| format!("--{flag}={}", certificates.path(file).display())).collect();
     arguments.push(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"));
     arguments.push(format!("--secure-port={port}"));
+    arguments.extend(audit);
     arguments.extend(
         [
             "--bind-address=127.0.0.1",

@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane for tests: etcd, kube-apiserver and kube-controller-manager as child processes on
-//! loopback ports, and a stand-in for the kubelet.
+//! loopback ports, and stand-ins for the kubelet and the metrics server.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,12 +19,21 @@
 //! The servers live in real time: nothing here works under tokio's paused clock.
 
 mod aggregation;
+mod audit;
 mod certificates;
 mod control_plane;
 mod error;
 mod kubelet;
+mod tls_server;
+mod usage;
+mod users;
+mod volume;
 
 pub use aggregation::EXTERNAL_METRICS_SERVER_NAME;
+pub use audit::Audited;
 pub use control_plane::{ControlPlane, Options};
 pub use error::Error;
 pub use kubelet::{EXIT_CODE_ANNOTATION, FINISH_AFTER_ANNOTATION, Kubelet, NODE_NAME};
+pub use tls_server::TlsServer;
+pub use usage::ResourceMetrics;
+pub use volume::SecretVolume;

@@ -1,6 +1,7 @@
 //! The harness against the real thing: skipped, visibly, where there is no control plane.
 
 mod external_metrics;
+mod machinery;
 mod scenario;
 
 use k8s_openapi::api::apps::v1::Deployment;
