@@ -1,18 +1,20 @@
-//! The external metrics API behind the API server's aggregation layer, with certificates and settings that may change
-//! while it runs.
+//! The external metrics API over HTTPS: the part that the API server's aggregation layer talks to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::BoxFuture;
 use kube::Client;
 use rustls::ServerConfig;
 use tidemark_clock::Clock;
 use tidemark_operator::Handle;
-use tidemark_serving::certificates::{Authority, Pair, server_config};
-use tidemark_serving::front_proxy::{Access, Delegated, FrontProxy};
-use tidemark_serving::{ExternalMetrics, https};
+use tidemark_serving::certificates::Authority;
+use tidemark_serving::front_proxy::{Access, Delegated, Error as Unreadable, FrontProxy};
+use tidemark_serving::identity::{self, Identity};
+use tidemark_serving::tls::{Clients, Policy, server_config};
+use tidemark_serving::{ExternalMetrics, MetricsSource, https};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +23,15 @@ use crate::args::OperatorArgs;
 use crate::describe;
 use crate::metrics::OperatorMetrics;
 
-/// Between two looks at the certificate's files and at the cluster's settings.
+/// Between two looks at the cluster's settings, and at the files that stand in for them.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Between two attempts to read the settings at the start.
+const PAUSE: Duration = Duration::from_secs(5);
 
-/// Makes ready to serve; the future serves until `shutdown`.
+/// Makes ready to serve the values of an operator of the same process; the future serves until `shutdown`.
 ///
 /// # Errors
-/// The cluster has no aggregation layer, the certificate cannot be used, or the address is taken.
+/// The cluster has no aggregation layer, or the certificate cannot be made.
 pub async fn prepare(
     args: &OperatorArgs,
     listener: TcpListener,
@@ -36,131 +40,323 @@ pub async fn prepare(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let front_proxy = FrontProxy::read(&client).await?;
-    let pair = match &args.cert_dir {
-        Some(folder) => read_pair(folder)?,
-        None => make_pair(args, clock)?,
+    let api = Api {
+        source: Arc::new(OperatorMetrics::new(handle)),
+        clients: ClusterClients { authentication: client.clone(), authorization: client.clone(), settings: client },
+        overrides: Overrides::default(),
+        policy: Policy::default(),
     };
-    let mut settings = Settings::new(client.clone(), pair, front_proxy)?;
-    let access = Access::Delegated(settings.delegated.clone());
-    let service = ExternalMetrics::new(Arc::new(OperatorMetrics::new(handle)), access);
-    let tls = settings.tls.subscribe();
     let folder = args.cert_dir.clone();
+    let made = if folder.is_none() { Some(make_identity(args, clock)?) } else { None };
+    let prepared = api.prepare().await?;
     Ok(async move {
-        let refreshed = settings.refresh(&client, folder);
-        tokio::select! {
-            biased;
-            () = https::serve(listener, tls, service, shutdown) => {}
-            () = refreshed => {}
+        match (made, folder) {
+            (Some(made), _) => {
+                let (_kept, identity) = watch::channel(Arc::new(made));
+                prepared.serve(listener, identity, shutdown).await;
+            }
+            (None, Some(folder)) => {
+                let serving = async {
+                    let (identity, following) = identity::follow(folder, false).await;
+                    tokio::select! {
+                        biased;
+                        () = prepared.serve(listener, identity, shutdown.clone()) => {}
+                        () = following => {}
+                    }
+                };
+                // The files may never come.
+                tokio::select! {
+                    biased;
+                    () = serving => {}
+                    () = stopped_unserved(&shutdown) => {}
+                }
+            }
+            (None, None) => {}
         }
     })
 }
 
-/// What may change.
-struct Settings {
-    pair: Pair,
-    front_proxy: FrontProxy,
-    delegated: Arc<Delegated>,
-    tls: watch::Sender<Arc<ServerConfig>>,
+/// Resolves after a stop, later than what is being served ends by itself.
+async fn stopped_unserved(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
-impl Settings {
-    fn new(client: Client, pair: Pair, front_proxy: FrontProxy) -> anyhow::Result<Self> {
-        let tls = watch::Sender::new(Arc::new(server_config(&pair, Some(&front_proxy.client_ca))?));
-        let delegated = Arc::new(Delegated::new(client, front_proxy.clone()));
-        Ok(Self { pair, front_proxy, delegated, tls })
+fn make_identity(args: &OperatorArgs, clock: Clock) -> anyhow::Result<Identity> {
+    let authority = Authority::new("tidemark external metrics", clock.now())?;
+    if let Some(path) = &args.ca_file {
+        std::fs::write(path, authority.certificate()).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    Ok(Identity { pair: authority.server(&[&args.external_metrics_host])?, ca: String::new() })
+}
 
-    /// Follows the files in `folder` and the settings of the cluster; does not end.
-    async fn refresh(&mut self, client: &Client, folder: Option<PathBuf>) {
-        loop {
-            tokio::time::sleep(REFRESH).await;
-            let front_proxy = match FrontProxy::read(client).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!("the cluster's front-proxy settings stay as they were: {}", describe(&error.into()));
-                    self.front_proxy.clone()
+/// Whom to ask about callers; with KEDA's flags these may be different clusters.
+pub struct ClusterClients {
+    /// Whose a token is.
+    pub authentication: Client,
+    /// Who may what.
+    pub authorization: Client,
+    /// The settings of front proxies.
+    pub settings: Client,
+}
+
+/// What stands in for the cluster's settings. Files are read again when the settings are.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// PEM bundle of the CA that signs users' certificates.
+    pub users_ca_file: Option<PathBuf>,
+    /// PEM bundle of the CA that signs front proxies' certificates. With it, nothing of the cluster's settings holds but
+    /// the users' CA.
+    pub front_proxy_ca_file: Option<PathBuf>,
+    pub allowed_names: Vec<String>,
+    pub username_headers: Vec<String>,
+    pub uid_headers: Vec<String>,
+    pub group_headers: Vec<String>,
+    pub extra_prefixes: Vec<String>,
+}
+
+impl Overrides {
+    fn apply(&self, mut settings: FrontProxy) -> anyhow::Result<FrontProxy> {
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        if let Some(path) = &self.front_proxy_ca_file {
+            settings = FrontProxy {
+                client_ca: read(path)?,
+                allowed_names: self.allowed_names.clone(),
+                username_headers: self.username_headers.clone(),
+                uid_headers: self.uid_headers.clone(),
+                group_headers: self.group_headers.clone(),
+                extra_prefixes: self.extra_prefixes.clone(),
+                users_ca: settings.users_ca,
+            };
+        }
+        if let Some(path) = &self.users_ca_file {
+            settings.users_ca = read(path)?;
+        }
+        Ok(settings)
+    }
+}
+
+/// The API before it is served.
+pub struct Api {
+    pub source: Arc<dyn MetricsSource>,
+    pub clients: ClusterClients,
+    pub overrides: Overrides,
+    pub policy: Policy,
+}
+
+/// The API with the cluster's settings.
+pub struct Prepared {
+    service: ExternalMetrics,
+    delegated: Arc<Delegated>,
+    settings: Client,
+    overrides: Overrides,
+    policy: Policy,
+    front_proxy: FrontProxy,
+}
+
+impl Api {
+    /// Reads the cluster's settings. While they cannot be read, they are waited for.
+    ///
+    /// # Errors
+    /// The cluster has no aggregation layer.
+    pub async fn prepare(self) -> anyhow::Result<Prepared> {
+        let ClusterClients { authentication, authorization, settings } = self.clients;
+        let found = loop {
+            match FrontProxy::read(&settings).await {
+                Err(error @ (Unreadable::Read(_) | Unreadable::TimedOut)) => tracing::warn!("waiting: {error}"),
+                found => break found?,
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        let front_proxy = self.overrides.apply(found)?;
+        let delegated = Arc::new(Delegated::over(authentication, authorization, front_proxy.clone()));
+        let service = ExternalMetrics::new(self.source, Access::Delegated(delegated.clone()));
+        let (overrides, policy) = (self.overrides, self.policy);
+        Ok(Prepared { service, delegated, settings, overrides, policy, front_proxy })
+    }
+}
+
+impl Prepared {
+    /// Serves until `shutdown`, with whatever certificates `identity` holds, and follows the cluster's settings.
+    pub fn serve(
+        self,
+        listener: TcpListener,
+        identity: watch::Receiver<Arc<Identity>>,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let mut serving = Serving { prepared: self, identity };
+            let first = loop {
+                match serving.config() {
+                    Ok(config) => break config,
+                    Err(error) => tracing::error!("the external metrics API waits: {}", describe(&error)),
+                }
+                if shutdown.run_until_cancelled(serving.change()).await.is_none() {
+                    return;
                 }
             };
-            let pair = folder.as_deref().map_or_else(|| Ok(self.pair.clone()), read_pair);
-            match pair.and_then(|pair| self.update(pair, front_proxy)) {
-                Ok(false) => {}
-                Ok(true) => tracing::info!("the external metrics API uses new certificates or front-proxy settings"),
-                // Also in the moment when only one of two files has been replaced.
+            let (sender, tls) = watch::channel(Arc::new(first));
+            let service = serving.prepared.service.clone();
+            tokio::select! {
+                biased;
+                () = https::serve(listener, tls, service, shutdown) => {}
+                () = serving.follow(&sender) => {}
+            }
+        })
+    }
+}
+
+/// What may change while it is served.
+struct Serving {
+    prepared: Prepared,
+    identity: watch::Receiver<Arc<Identity>>,
+}
+
+impl Serving {
+    fn config(&mut self) -> anyhow::Result<ServerConfig> {
+        let Prepared { front_proxy, policy, .. } = &self.prepared;
+        let identity = self.identity.borrow_and_update();
+        Ok(server_config(&identity.pair, Clients::Optional(&front_proxy.all_cas()), policy)?)
+    }
+
+    /// Puts changed certificates and settings to use; does not end.
+    async fn follow(&mut self, tls: &watch::Sender<Arc<ServerConfig>>) {
+        loop {
+            if !self.change().await {
+                continue;
+            }
+            match self.config() {
+                Ok(config) => {
+                    tls.send_replace(Arc::new(config));
+                    tracing::info!("the external metrics API uses new certificates or front-proxy settings");
+                }
                 Err(error) => tracing::warn!("the certificate in use stays as it was: {}", describe(&error)),
             }
         }
     }
 
-    /// Puts changed settings to use; says whether there were any.
-    fn update(&mut self, pair: Pair, front_proxy: FrontProxy) -> anyhow::Result<bool> {
-        if pair == self.pair && front_proxy == self.front_proxy {
-            return Ok(false);
+    /// Waits for new certificates, or until it is time for another look at the settings; says whether anything changed.
+    async fn change(&mut self) -> bool {
+        let renewed = async {
+            if self.identity.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = renewed => return true,
+            () = tokio::time::sleep(REFRESH) => {}
         }
-        let config = server_config(&pair, Some(&front_proxy.client_ca))?;
-        self.tls.send_replace(Arc::new(config));
-        self.delegated.set_front_proxy(front_proxy.clone());
-        (self.pair, self.front_proxy) = (pair, front_proxy);
-        Ok(true)
+        let found = FrontProxy::read(&self.prepared.settings).await.map_err(anyhow::Error::from);
+        match found.and_then(|found| self.prepared.overrides.apply(found)) {
+            Ok(found) if found == self.prepared.front_proxy => false,
+            Ok(found) => {
+                self.prepared.delegated.set_front_proxy(found.clone());
+                self.prepared.front_proxy = found;
+                true
+            }
+            Err(error) => {
+                tracing::warn!("the cluster's front-proxy settings stay as they were: {}", describe(&error));
+                false
+            }
+        }
     }
-}
-
-fn read_pair(folder: &Path) -> anyhow::Result<Pair> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(Pair { certificate: read("tls.crt")?, key: read("tls.key")? })
-}
-
-fn make_pair(args: &OperatorArgs, clock: Clock) -> anyhow::Result<Pair> {
-    let authority = Authority::new("tidemark external metrics", clock.now())?;
-    if let Some(path) = &args.ca_file {
-        std::fs::write(path, authority.certificate()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(authority.server(&[&args.external_metrics_host])?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tidemark_serving::certificates::Pair;
+    use tidemark_serving::{ExternalMetric, Values};
+
     use super::*;
+
+    struct Nothing;
+
+    impl MetricsSource for Nothing {
+        fn values<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Values<'a> {
+            Box::pin(std::future::ready(Ok(Vec::<ExternalMetric>::new())))
+        }
+    }
 
     fn authority() -> Authority {
         Authority::new("test", "2026-01-01T00:00:00Z".parse().unwrap()).unwrap()
     }
 
-    fn front_proxy(authority: &Authority) -> FrontProxy {
-        let data = [
-            ("requestheader-client-ca-file", authority.certificate()),
-            ("requestheader-username-headers", r#"["X-Remote-User"]"#.to_owned()),
-        ];
-        FrontProxy::parse(&data.map(|(key, value)| (key.to_owned(), value)).into()).unwrap()
+    /// An API server that knows nothing but the CA of its front proxies.
+    fn cluster(ca: Arc<Mutex<String>>) -> Client {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let map = json!({"data": {
+                "requestheader-client-ca-file": ca.lock().unwrap().clone(),
+                "requestheader-username-headers": r#"["X-Remote-User"]"#,
+            }});
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(map.to_string().into_bytes()))))
+        });
+        Client::new(service, "default")
     }
 
-    #[tokio::test]
-    async fn changed_files_are_put_to_use_and_unusable_ones_are_not() {
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
-            std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty())))
-        });
-        let [own, proxy_authority, another] = [authority(), authority(), authority()];
+    async fn serving(ca: Arc<Mutex<String>>, identity: watch::Receiver<Arc<Identity>>) -> Serving {
+        let client = cluster(ca);
+        let clients =
+            ClusterClients { authentication: client.clone(), authorization: client.clone(), settings: client };
+        let api =
+            Api { source: Arc::new(Nothing), clients, overrides: Overrides::default(), policy: Policy::default() };
+        Serving { prepared: api.prepare().await.unwrap(), identity }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_files_and_settings_are_put_to_use_and_unusable_ones_are_not() {
+        let [own, proxies, others] = [authority(), authority(), authority()];
         let pair = || own.server(&["localhost"]).unwrap();
+        let identity = |pair: Pair| Arc::new(Identity { pair, ca: String::new() });
         let (first, second) = (pair(), pair());
-        let proxy = front_proxy(&proxy_authority);
-        let mut settings = Settings::new(Client::new(service, "default"), first.clone(), proxy.clone()).unwrap();
-        let mut seen = settings.tls.subscribe();
-        assert!(!settings.update(first.clone(), proxy.clone()).unwrap());
-        assert!(!seen.has_changed().unwrap());
+        let ca = Arc::new(Mutex::new(proxies.certificate()));
+        let (renew, seen) = watch::channel(identity(first.clone()));
+        let mut serving = serving(ca.clone(), seen).await;
+        assert!(serving.config().is_ok());
+        assert!(!serving.change().await, "nothing is new");
 
-        let half = Pair { certificate: second.certificate.clone(), key: first.key };
-        assert!(settings.update(half, proxy.clone()).is_err());
-        let broken = Pair { certificate: String::new(), key: second.key.clone() };
-        assert!(settings.update(broken, proxy.clone()).is_err());
-        assert!(!seen.has_changed().unwrap());
+        renew.send_replace(identity(Pair { certificate: second.certificate.clone(), key: first.key }));
+        assert!(serving.change().await);
+        assert!(serving.config().is_err(), "certificate and key do not fit");
+        renew.send_replace(identity(second));
+        assert!(serving.change().await);
+        assert!(serving.config().is_ok());
 
-        assert!(settings.update(second.clone(), proxy).unwrap());
-        assert!(seen.has_changed().unwrap());
-        seen.mark_unchanged();
-        assert!(settings.update(second, front_proxy(&another)).unwrap());
-        assert!(seen.has_changed().unwrap());
+        *ca.lock().unwrap() = others.certificate();
+        assert!(serving.change().await, "another CA signs front proxies now");
+        assert!(serving.prepared.front_proxy.client_ca == others.certificate());
+        *ca.lock().unwrap() = String::new();
+        assert!(!serving.change().await, "what is missing stays as it was");
+    }
+
+    #[test]
+    fn flags_stand_in_for_the_clusters_settings() {
+        let folder = std::env::temp_dir().join(format!("tidemark-overrides-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str| {
+            std::fs::write(folder.join(name), name).unwrap();
+            Some(folder.join(name))
+        };
+        let settings = FrontProxy { client_ca: "theirs".into(), users_ca: "users".into(), ..Default::default() };
+        let overrides = Overrides { users_ca_file: file("own-users"), ..Default::default() };
+        let applied = overrides.apply(settings.clone()).unwrap();
+        assert_eq!((&*applied.client_ca, &*applied.users_ca), ("theirs", "own-users"));
+        let names = vec!["X-User".to_owned()];
+        let overrides = Overrides {
+            front_proxy_ca_file: file("own-proxies"),
+            username_headers: names.clone(),
+            ..Default::default()
+        };
+        let applied = overrides.apply(settings).unwrap();
+        assert_eq!((&*applied.client_ca, &*applied.users_ca), ("own-proxies", "users"));
+        assert_eq!(applied.username_headers, names);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,13 +1,15 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use crate::operator::args::OperatorArgs;
+
 /// Event-driven autoscaling for Kubernetes.
+// Charts append their users' flags to their own: the last one counts, as with KEDA.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, about, propagate_version = true)]
+#[command(name = "tidemark", version, about, propagate_version = true, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -19,7 +21,11 @@ pub enum Command {
     /// Run the whole system on this machine: Kubernetes API, controllers, operator, pods as local processes
     Up(Up),
     /// Run the operator in a cluster
-    Operator(OperatorArgs),
+    Operator(Box<OperatorArgs>),
+    /// Serve external.metrics.k8s.io/v1beta1 behind the API server's aggregation layer, with the operator's values
+    MetricsServer(Box<crate::metrics_server::MetricsServerArgs>),
+    /// Serve the admission webhooks
+    Webhooks(Box<crate::webhooks::WebhooksArgs>),
     /// Check manifests without a cluster: definitions, admission rules, the parameters of every trigger
     Lint(crate::lint::LintArgs),
     /// Read each trigger of manifests once, from the real event source, and show what came of it
@@ -58,38 +64,4 @@ pub struct Up {
     /// Do not apply files again when they change
     #[arg(long)]
     pub no_watch: bool,
-}
-
-/// `tidemark operator`.
-#[derive(Debug, Args)]
-pub struct OperatorArgs {
-    /// Kubeconfig of the cluster [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Namespaces to watch, separated by commas; empty watches all
-    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',', env = "WATCH_NAMESPACE")]
-    pub watch_namespaces: Vec<String>,
-    /// Namespace where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read [default: the pod's own]
-    #[arg(long, value_name = "NAMESPACE", env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
-    pub cluster_object_namespace: Option<String>,
-    /// Folder of the files that ClusterTriggerAuthentications name by filePath; without it they are refused
-    #[arg(long, value_name = "DIR")]
-    pub filepath_auth_root_path: Option<PathBuf>,
-    /// Seconds after which parameters from Secrets, ConfigMaps, files and environments are read again though no read has
-    /// failed; 0 never does
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub auth_refresh: u64,
-    /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address
-    #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]
-    pub external_metrics_address: Option<SocketAddr>,
-    /// Folder with tls.crt and tls.key for the external metrics API, read again when they change; without it a
-    /// certificate is made at every start
-    #[arg(long, value_name = "DIR", requires = "external_metrics_address")]
-    pub cert_dir: Option<PathBuf>,
-    /// Host name under which the API server reaches the external metrics API, for the certificate made at the start
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
-    pub external_metrics_host: String,
-    /// Where to write the CA of a certificate made at the start, for the caBundle of the APIService
-    #[arg(long, value_name = "FILE", requires = "external_metrics_address", conflicts_with = "cert_dir")]
-    pub ca_file: Option<PathBuf>,
 }

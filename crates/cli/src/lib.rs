@@ -9,18 +9,18 @@ pub mod lint;
 pub mod manifests;
 mod merge;
 pub mod metrics;
+pub mod metrics_server;
 pub mod operator;
-mod parts;
 pub mod probe;
-mod signals;
+pub mod process;
 pub mod up;
+pub mod webhooks;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use futures::future::LocalBoxFuture;
-use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 
@@ -33,7 +33,9 @@ pub fn main() -> ExitCode {
         Command::Crds => crds::print(),
         Command::Demo(demo) => block_on(tidemark_demo::run(demo)),
         Command::Up(args) => block_on(Box::pin(up::run(args))),
-        Command::Operator(args) => block_on(Box::pin(operator::run(args))),
+        Command::Operator(args) => block_on(Box::pin(operator::run(*args))),
+        Command::MetricsServer(args) => block_on(Box::pin(metrics_server::run(*args))),
+        Command::Webhooks(args) => block_on(Box::pin(webhooks::run(*args))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,24 +73,12 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Logs to standard error, in colours on a terminal only.
 fn log_to_standard_error() {
     tracing_subscriber::fmt()
-        .with_env_filter(log_filter())
+        .with_env_filter(process::logging::filter("info"))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // Where standard error is closed, saying so there would be a panic.
         .log_internal_errors(false)
         .init();
-}
-
-/// `RUST_LOG`, or what an operator needs to see: kube's client logs each failed attempt, of which our own lines tell the
-/// outcome. The AMQP library is silent whatever level is asked for: it logs what brokers say, and in its details what
-/// they are sent, the login included.
-fn log_filter() -> EnvFilter {
-    let default = "info,kube_client::client::builder=off,kube_runtime=error";
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    match "lapin=off".parse() {
-        Ok(silent) => filter.add_directive(silent),
-        Err(_) => filter,
-    }
 }
 
 #[cfg(test)]

@@ -1,86 +1,329 @@
 //! `tidemark operator`: the operator in a cluster.
 
+pub mod args;
+mod beside;
+mod installation;
+pub mod raw_metrics;
+mod sources;
+mod telling;
+
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use tidemark_api::ScaledObject;
 use tidemark_clock::Clock;
-use tidemark_operator::{Operator, Settings};
-use tidemark_trigger::{Door, DoorSettings};
+use tidemark_operator::leader::{Elector, LeaseSettings};
+use tidemark_operator::{Handle, Operator, Settings, Writes};
+use tidemark_serving::certificates::random_token;
+use tidemark_serving::metrics_service;
+use tidemark_trigger::Door;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::OperatorArgs;
-use crate::parts::Parts;
-use crate::signals::{self, Signals};
-use crate::{aggregation, log_to_standard_error};
+use crate::process::environment;
+use crate::process::health::{self, Health};
+use crate::process::run::{Parts, Signals, again};
+use crate::{aggregation, metrics};
+use args::OperatorArgs;
+
+/// What `/readyz` waits for. One that stands by is ready: it is waiting for nothing but its turn.
+const WATCHES: &str = "the watches";
+const METRICS_SERVICE: &str = "the metrics service";
+/// Deadline of one request to the API server.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the parts have to end when the process does: a write that is under way, and no more.
+const END_WITHIN: Duration = Duration::from_secs(15);
 
 /// Runs the operator until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// There is no cluster to work on, or the external metrics API cannot be served. A cluster that does not answer, or that
-/// lacks the CRDs, is waited for, and the log says so; only the external metrics API needs it at the start.
+/// There is no cluster to work on, an address is taken, KEDA runs in the cluster, or the Lease is lost. A cluster that
+/// does not answer, or that lacks the CRDs, is waited for, and the log says so.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
-    log_to_standard_error();
+    args.log.init()?;
     let mut signals = Signals::listen()?;
-    let config = config(args.kubeconfig.as_deref()).await?;
-    let client = tidemark_operator::client::build(config).context("cannot make a client for the cluster")?;
-    let clock = Clock::system();
-    let watch_namespaces: Vec<String> =
-        args.watch_namespaces.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
-    let cluster_object_namespace = args.cluster_object_namespace.clone().or_else(pod_namespace);
-    let settings = Settings {
-        watch_namespaces,
-        cluster_object_namespace,
-        filepath_auth_root: args.filepath_auth_root_path.clone(),
-        auth_refresh: Duration::from_secs(args.auth_refresh),
-        ..Settings::default()
-    };
-    let door = Door::new(clock, DoorSettings::default());
-    let (operator, handle) = Operator::new(client.clone(), door, settings);
-
-    let shutdown = CancellationToken::new();
-    let mut parts = Parts::default();
-    if let Some(address) = args.external_metrics_address {
-        let prepared = async {
-            let listener = listen(address).await?;
-            aggregation::prepare(&args, listener, client, handle, clock, shutdown.clone()).await
-        };
-        let Some(service) = parts.do_while_they_run(&mut signals, prepared).await? else { return Ok(()) };
-        parts.start("the external metrics API", service);
-        tracing::info!(%address, "serving external.metrics.k8s.io/v1beta1");
-    }
-    parts.start_fallible("the operator", operator.run(shutdown.clone()));
-    let nothing_else = std::future::pending::<anyhow::Result<()>>();
-    let outcome = parts.do_while_they_run(&mut signals, nothing_else).await;
+    let lease = lease(&args)?;
+    environment::token_expiry()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = lease.identity, "starting the operator");
+    let client = tidemark_operator::client::build(args.cluster.config().await?);
+    let client = client.context("cannot make a client for the cluster")?;
+    warn_of_what_has_no_effect(&args);
+    let (clock, shutdown, released) = (Clock::system(), CancellationToken::new(), CancellationToken::new());
+    let mut process =
+        Process { args, client, clock, health: Health::new(), shutdown, released, parts: Parts::default() };
+    let outcome = process.live(&mut signals, lease).await;
     tracing::info!("stopping");
-    shutdown.cancel();
+    process.shutdown.cancel();
     tokio::select! {
         biased;
-        () = async { while parts.join_one().await {} } => outcome.map(drop),
-        again = signals::again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
+        () = process.end() => outcome,
+        again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
+        // The Lease is not given back then: something may still be written.
+        () = tokio::time::sleep(END_WITHIN) => {
+            let late = anyhow!("not all parts of the program have ended within {} s", END_WITHIN.as_secs());
+            Err(outcome.err().unwrap_or(late))
+        }
     }
 }
 
-/// The namespace of the pod that this process runs in; none outside of a cluster.
-fn pod_namespace() -> Option<String> {
-    let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok()?;
-    Some(namespace.trim().to_owned()).filter(|namespace| !namespace.is_empty())
+struct Process {
+    args: OperatorArgs,
+    client: Client,
+    clock: Clock,
+    health: Health,
+    shutdown: CancellationToken,
+    /// Nothing is written any more: the Lease may go.
+    released: CancellationToken,
+    parts: Parts,
+}
+
+impl Process {
+    async fn live(&mut self, signals: &mut Signals, lease: LeaseSettings) -> anyhow::Result<()> {
+        let probes = health::serve(self.args.health_probe_bind_address, self.health.clone(), self.shutdown.clone());
+        self.parts.start_fallible("the health probes", probes);
+        let mut telling = telling::Telling::new(&self.args, self.clock)?;
+        telling.start(&self.args, &mut self.parts, self.clock, &self.shutdown);
+        let guarded = tidemark_operator::client::guard(self.client.clone(), PATIENCE);
+        let health = self.health.clone();
+        let answered = async {
+            health::until_answered(&health, &guarded).await;
+            Ok(())
+        };
+        if self.parts.do_while_they_run(signals, answered).await?.is_none() {
+            return Ok(());
+        }
+        let settings = self.settings();
+        let checked = async {
+            check_selectors(&guarded, &settings).await?;
+            if !self.args.dry_run && !self.args.beside_keda {
+                beside::refuse(&guarded, &lease, self.args.leader_elect, self.clock).await?;
+            }
+            Ok(())
+        };
+        if self.parts.do_while_they_run(signals, checked).await?.is_none() {
+            return Ok(());
+        }
+        let Some(writes) = self.lead(signals, lease).await? else { return Ok(()) };
+        let settings = Settings { writes: writes.clone(), ..settings };
+        let door = Door::new(self.clock, sources::settings(&self.args)?);
+        let (operator, handle) = Operator::new(self.client.clone(), door, settings);
+        telling.record(&mut self.parts, &handle, &self.shutdown);
+        if self.args.dry_run {
+            self.parts.start("the report of the dry run", telling::report(handle.observe(), self.shutdown.clone()));
+        }
+        if self.serve_metrics_api(signals, &handle).await?.is_none() {
+            return Ok(());
+        }
+        self.serve_metrics(&handle, writes).await?;
+        self.health.set(WATCHES, Err("not all objects have been seen yet".to_owned()));
+        self.parts.start("the readiness", readiness(handle, self.health.clone(), self.shutdown.clone()));
+        self.parts.start_fallible("the operator", operator.run(self.shutdown.clone()));
+        let nothing_else = std::future::pending::<anyhow::Result<()>>();
+        self.parts.do_while_they_run(signals, nothing_else).await.map(drop)
+    }
+
+    /// Waits until this process may write. None when a signal came first.
+    async fn lead(&mut self, signals: &mut Signals, lease: LeaseSettings) -> anyhow::Result<Option<Writes>> {
+        if self.args.dry_run {
+            tracing::info!("a dry run: nothing is written");
+            return Ok(Some(Writes::Never));
+        }
+        if !self.args.leader_elect {
+            return Ok(Some(Writes::Always));
+        }
+        let (mut elector, fence) = Elector::new(self.client.clone(), lease, self.clock);
+        let acquired = async {
+            elector.acquire().await;
+            Ok(())
+        };
+        if self.parts.do_while_they_run(signals, acquired).await?.is_none() {
+            return Ok(None);
+        }
+        let released = self.released.clone();
+        self.parts.start_fallible("the leadership", async move {
+            tokio::select! {
+                biased;
+                () = released.cancelled() => {
+                    elector.release().await;
+                    Ok(())
+                }
+                lost = elector.keep() => Err(format!("the Lease is lost: {lost}")),
+            }
+        });
+        Ok(Some(Writes::Behind(fence)))
+    }
+
+    fn settings(&self) -> Settings {
+        let args = &self.args;
+        let names = args.watch_namespaces.iter().map(|name| name.trim().trim_matches('"').trim().to_owned());
+        let selector = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let given = args.cluster_object_namespace.clone().filter(|name| !name.is_empty());
+        Settings {
+            watch_namespaces: names.filter(|name| !name.is_empty()).collect(),
+            cluster_object_namespace: given.or_else(environment::own_namespace),
+            restrict_secret_access: args.restrict_secret_access,
+            filepath_auth_root: Some(PathBuf::from(&args.filepath_auth_root_path))
+                .filter(|path| !path.as_os_str().is_empty()),
+            auth_refresh: Duration::from_secs(args.auth_refresh),
+            selector: selector(&args.watch_label_selector),
+            authentication_selector: selector(&args.watch_label_selector_for_triggerauth),
+            hostname: hostname(),
+            ..Settings::default()
+        }
+    }
+
+    /// Serves the values to the API server itself, if that is wanted. None when a signal came first.
+    async fn serve_metrics_api(&mut self, signals: &mut Signals, handle: &Handle) -> anyhow::Result<Option<()>> {
+        let Some(address) = self.args.external_metrics_address else { return Ok(Some(())) };
+        let prepared = async {
+            let listener = listen(address).await?;
+            let (client, clock) = (self.client.clone(), self.clock);
+            aggregation::prepare(&self.args, listener, client, handle.clone(), clock, self.shutdown.clone()).await
+        };
+        let Some(service) = self.parts.do_while_they_run(signals, prepared).await? else { return Ok(None) };
+        self.parts.start("the external metrics API", service);
+        tracing::info!(%address, "serving external.metrics.k8s.io/v1beta1");
+        Ok(Some(()))
+    }
+
+    /// Serves the values to the metrics server, once there are certificates.
+    async fn serve_metrics(&mut self, handle: &Handle, writes: Writes) -> anyhow::Result<()> {
+        let folder = self.args.cert_dir.clone().unwrap_or_else(|| PathBuf::from("/certs"));
+        let rotates = self.args.enable_cert_rotation && !self.args.dry_run;
+        let has_certificates = rotates || self.args.cert_dir.is_some() || folder.is_dir();
+        // With the API served here, the folder is its own, and there need be no CA.
+        if self.args.external_metrics_address.is_some() && !rotates || !has_certificates {
+            return Ok(());
+        }
+        let Some(listener) = self.args.metrics_service_bind_address.listen().await? else { return Ok(()) };
+        let (service, feeding) = metrics::service(handle, raw_metrics::Mode::from_environment(), self.shutdown.clone());
+        self.parts.start("the raw metrics", feeding);
+        let policy = environment::tls_policy()?;
+        let source = match rotates {
+            true => installation::Source::Rotation(
+                tidemark_operator::client::guarded(self.client.clone(), PATIENCE, writes),
+                Box::new(installation::settings(&self.args)),
+                self.clock,
+            ),
+            false => installation::Source::Folder(folder),
+        };
+        let (shutdown, health) = (self.shutdown.clone(), self.health.clone());
+        health.set(METRICS_SERVICE, Err("waiting for certificates".to_owned()));
+        self.parts.start_fallible("the metrics service", async move {
+            installation::with_identity(source, shutdown.clone(), |identity| {
+                let serving = metrics_service::serve(listener, identity, policy, service, shutdown)?;
+                health.set(METRICS_SERVICE, Ok(()));
+                Ok(serving)
+            })
+            .await
+        });
+        Ok(())
+    }
+
+    /// Waits until all parts have ended, the leadership last.
+    async fn end(&mut self) {
+        while self.parts.left() > 1 && self.parts.join_one().await {}
+        self.released.cancel();
+        while self.parts.join_one().await {}
+    }
+}
+
+/// Says when all objects have been seen; ends with the process.
+async fn readiness(handle: Handle, health: Health, shutdown: CancellationToken) {
+    if shutdown.run_until_cancelled(handle.synced()).await.is_some() {
+        tracing::info!("all objects have been seen");
+        health.set(WATCHES, Ok(()));
+    }
+    shutdown.cancelled().await;
+}
+
+/// Has the API server look at the selectors: with one that is none, nothing would ever be scaled.
+///
+/// # Errors
+/// The API server does not understand one.
+async fn check_selectors(client: &Client, settings: &Settings) -> anyhow::Result<()> {
+    for (variable, selector) in [
+        ("WATCH_LABEL_SELECTOR", &settings.selector),
+        ("WATCH_LABEL_SELECTOR_FOR_TRIGGERAUTH", &settings.authentication_selector),
+    ] {
+        let Some(selector) = selector else { continue };
+        let api = match settings.watch_namespaces.first() {
+            Some(namespace) => Api::<ScaledObject>::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let params = ListParams::default().labels(selector).limit(1);
+        match api.list_metadata(&params).await {
+            Err(kube::Error::Api(status)) if status.code == 400 => {
+                anyhow::bail!("{variable}: {selector:?} is no label selector: {}", status.message)
+            }
+            // Whatever else is wrong, the watches say so and go on trying.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The Lease, by flags and variables.
+fn lease(args: &OperatorArgs) -> anyhow::Result<LeaseSettings> {
+    let of = |part: &str, default| {
+        environment::duration(&format!("KEDA_OPERATOR_LEADER_ELECTION_{part}"), Duration::from_secs(default))
+    };
+    let token = random_token()?;
+    let settings = LeaseSettings {
+        namespace: environment::pod_namespace(),
+        name: args.leader_election_id.clone(),
+        identity: format!(
+            "{}_{}-{}-{}-{}-{}",
+            hostname(),
+            &token[..8],
+            &token[8..12],
+            &token[12..16],
+            &token[16..20],
+            &token[20..32]
+        ),
+        duration: of("LEASE_DURATION", 15)?,
+        renew_deadline: of("RENEW_DEADLINE", 10)?,
+        retry_period: of("RETRY_PERIOD", 2)?,
+    };
+    if settings.renew_deadline >= settings.duration || settings.retry_period * 6 / 5 >= settings.renew_deadline {
+        anyhow::bail!(
+            "leader election: the lease duration ({:?}) must be longer than the renew deadline ({:?}), and that longer \
+             than the retry period ({:?}) by a fifth",
+            settings.duration,
+            settings.renew_deadline,
+            settings.retry_period
+        );
+    }
+    Ok(settings)
+}
+
+/// This machine's name, or the pod's.
+fn hostname() -> String {
+    let set = |name| environment::variable(name).filter(|name| !name.is_empty());
+    let file =
+        || Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()).filter(|name| !name.is_empty());
+    set("HOSTNAME").or_else(|| set("POD_NAME")).or_else(file).unwrap_or_else(|| "tidemark".to_owned())
+}
+
+fn warn_of_what_has_no_effect(args: &OperatorArgs) {
+    let mut idle = Vec::new();
+    let mut note = |given: bool, name: &'static str| idle.extend(given.then_some(name));
+    note(!args.profiling_bind_address.is_empty(), "--profiling-bind-address");
+    note(args.http_max_idle_conns != 0, "--http-max-idle-conns");
+    note(args.http_max_idle_conns_per_host != 1000, "--http-max-idle-conns-per-host");
+    note(args.k8s_cluster_name != "kubernetes-default", "--k8s-cluster-name");
+    for name in ["KEDA_SCALEDOBJECT_CTRL_MAX_RECONCILES", "KEDA_SCALEDJOB_CTRL_MAX_RECONCILES"] {
+        note(environment::variable(name).is_some_and(|value| !value.is_empty()), name);
+    }
+    if !idle.is_empty() {
+        tracing::warn!("without effect here, and accepted for KEDA's sake: {}", idle.join(", "));
+    }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}: is it in use?"))
-}
-
-async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Config> {
-    match kubeconfig {
-        None => kube::Config::infer().await.context("found no cluster: give --kubeconfig, or run inside a pod"),
-        Some(path) => {
-            let failed = || format!("cannot use the kubeconfig {}", path.display());
-            let config = Kubeconfig::read_from(path).with_context(failed)?;
-            kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(failed)
-        }
-    }
 }

@@ -16,10 +16,11 @@ use kube::Client;
 use tidemark_clock::Clock;
 use tidemark_operator::{Handle, Operator, Settings};
 use tidemark_sandbox::{Options, Pods, Sandbox, process};
-use tidemark_serving::certificates::{Authority, random_token, server_config};
+use tidemark_serving::certificates::{Authority, random_token};
 use tidemark_serving::front_proxy::Access;
 use tidemark_serving::guard::Guard;
 use tidemark_serving::https;
+use tidemark_serving::tls::{Clients, Policy, server_config};
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -28,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Up;
 use crate::manifests::{self, Manifest};
 use crate::metrics::{self, OperatorMetrics};
-use crate::parts::Parts;
-use crate::signals::{self, Signals};
+use crate::process::run::{Parts, Signals, again};
+use crate::webhooks::{self, Admission};
 use crate::{apply, kubeconfig};
 use files::{Files, Seen, Teller};
 
@@ -71,6 +72,9 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
 
     let stages = Stages::default();
     let mut parts = Parts::default();
+    let admission = Admission::new(sandbox.client(), clock, "up", Vec::new());
+    webhooks::register(&sandbox, &admission.service());
+    parts.start("admission", admission.run(stages.controllers.clone()));
     let api = serve(listener, &sandbox, &places, clock, stages.api.clone())?;
     parts.start("the Kubernetes API", api);
     let (controllers, stop) = (sandbox.clone(), stages.controllers.clone());
@@ -84,7 +88,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let ended = tokio::select! {
         biased;
         () = stages.end(parts) => Ok(()),
-        again = signals::again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
+        again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
     };
     kubeconfig::remove(&places.kubeconfig, &places.server);
     outcome.and(ended)
@@ -161,7 +165,7 @@ fn log(live: bool, places: &Places) -> anyhow::Result<()> {
     if live {
         let path = places.logs.join("tidemark.log");
         let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(crate::log_filter());
+        let builder = tracing_subscriber::fmt().with_env_filter(crate::process::logging::filter("info"));
         builder.with_ansi(false).with_writer(Arc::new(file)).log_internal_errors(false).init();
     } else {
         crate::log_to_standard_error();
@@ -196,7 +200,7 @@ fn serve(
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let authority = Authority::new("tidemark up", clock.now())?;
     let pair = authority.server(&["127.0.0.1", "localhost"])?;
-    let tls = server_config(&pair, None)?;
+    let tls = server_config(&pair, Clients::None, &Policy::default())?;
     let token = random_token()?;
     kubeconfig::write(&places.kubeconfig, &places.server, &authority.certificate(), &token)?;
     let service = Guard::new(sandbox.service(), token);

@@ -481,6 +481,7 @@ fn mask(word: &str) -> String {
     let core = word.trim_matches(|c: char| matches!(c, '"' | '\'' | ',' | '(' | ')' | ':' | ';'));
     let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     let time = core.len() >= 20 && core.as_bytes()[4] == b'-' && core.contains('T') && core.ends_with('Z');
+    let clock = core.len() == 8 && core.split(':').count() == 3 && core.split(':').all(digits);
     let address = core.split('.').count() == 4 && core.split('.').all(digits);
     let age = core.len() > 1
         && core.ends_with(['s', 'm'])
@@ -489,7 +490,7 @@ fn mask(word: &str) -> String {
         return word.to_owned();
     }
     let mark = match () {
-        () if time => "TIME",
+        () if time || clock => "TIME",
         () if address => "ADDRESS",
         () if age => "AGE",
         () => return word.to_owned(),

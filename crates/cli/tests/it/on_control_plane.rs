@@ -14,9 +14,10 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use tidemark_clock::Clock;
 use tidemark_serving::ExternalMetrics;
-use tidemark_serving::certificates::{Authority, server_config};
+use tidemark_serving::certificates::Authority;
 use tidemark_serving::front_proxy::{Access, Delegated, FrontProxy};
 use tidemark_serving::https;
+use tidemark_serving::tls::{Clients, Policy, server_config};
 use tidemark_testkit::{ControlPlane, EXTERNAL_METRICS_SERVER_NAME, Kubelet, Options};
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
@@ -59,7 +60,7 @@ async fn first_light() {
     }
 }
 
-async fn install_crds(client: &Client) {
+pub async fn install_crds(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in tidemark_api::crds() {
         api.create(&PostParams::default(), &crd).await.unwrap();
@@ -80,7 +81,7 @@ async fn serve_metrics(
     let front_proxy = FrontProxy::read(client).await.unwrap();
     let authority = Authority::new("test", clock.now()).unwrap();
     let pair = authority.server(&[EXTERNAL_METRICS_SERVER_NAME]).unwrap();
-    let tls = server_config(&pair, Some(&front_proxy.client_ca)).unwrap();
+    let tls = server_config(&pair, Clients::Optional(&front_proxy.client_ca), &Policy::default()).unwrap();
     let access = Access::Delegated(Arc::new(Delegated::new(client.clone(), front_proxy)));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -146,16 +146,16 @@ users: [{{name: a, user: {{}}}}]
 "
         ),
     );
-    let arguments = ["operator", "--kubeconfig", "config", "--external-metrics-address", "127.0.0.1:0"];
-    let output = desk.tidemark(&arguments, &[]).await;
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(
-        error.starts_with("tidemark: cannot read ConfigMap kube-system/extension-apiserver-authentication: "),
-        "{error}"
-    );
-    assert_eq!(error.to_lowercase().matches("connection refused").count(), 1, "{error}");
-    assert!(!error.contains('\x1b'), "{error:?}");
+    let nowhere = ["--health-probe-bind-address=0", "--metrics-bind-address=0", "--metrics-service-bind-address=0"];
+    desk.spawn("operator", &[&["operator", "--kubeconfig", "config"], &nowhere[..]].concat(), &[]);
+    let waits =
+        async || Ok(desk.log("operator")).and_then(|log| if log.contains("waiting") { Ok(log) } else { Err(log) });
+    desk.until(30, "the operator waits for the API server", waits).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let log = desk.log("operator");
+    assert!(log.contains("waiting for the API server: "), "{log}");
+    assert_eq!(log.to_lowercase().matches("connection refused").count(), 1, "{log}");
+    assert!(!log.contains('\x1b'), "{log:?}");
 }
 
 fn stubborn(command: &str) -> String {

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::signals::Signals;
+use super::signals::Signals;
 
 /// Tasks, each with its name for the user.
 #[derive(Default)]

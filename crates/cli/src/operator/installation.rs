@@ -1,0 +1,102 @@
+//! The certificates of the installation, as the operator has them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use kube::Client;
+use tidemark_clock::Clock;
+use tidemark_serving::certificates::Error;
+use tidemark_serving::identity::{self, Identity};
+use tidemark_serving::rotation::{Rotation, Settings};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::OperatorArgs;
+use crate::process::environment;
+
+/// The APIService of the external metrics API.
+const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
+
+/// Where the certificates come from.
+pub enum Source {
+    /// The operator makes them.
+    Rotation(Client, Box<Settings>, Clock),
+    /// Somebody puts them there.
+    Folder(PathBuf),
+}
+
+/// What the flags say of the installation.
+pub fn settings(args: &OperatorArgs) -> Settings {
+    let mut services = vec![args.operator_service_name.clone(), args.metrics_server_service_name.clone()];
+    if args.enable_webhook_patching {
+        services.push(args.webhooks_service_name.clone());
+    }
+    Settings {
+        namespace: environment::pod_namespace(),
+        secret: args.cert_secret_name.clone(),
+        services,
+        domain: args.k8s_cluster_domain.clone(),
+        api_service: args.enable_apiservice_patching.then(|| API_SERVICE.to_owned()),
+        webhooks: args.enable_webhook_patching.then(|| args.validating_webhook_name.clone()),
+        field_manager: "tidemark".to_owned(),
+    }
+}
+
+/// Serves with the certificates once they are there, and keeps them up to date, until `shutdown`.
+///
+/// # Errors
+/// The first certificates cannot be used.
+pub async fn with_identity(
+    source: Source,
+    shutdown: CancellationToken,
+    serve: impl FnOnce(watch::Receiver<Arc<Identity>>) -> Result<BoxFuture<'static, ()>, Error>,
+) -> Result<(), Error> {
+    let (identity, following): (_, BoxFuture<'static, ()>) = match source {
+        Source::Folder(folder) => {
+            let Some(followed) = shutdown.run_until_cancelled(identity::follow(folder, true)).await else {
+                return Ok(());
+            };
+            followed
+        }
+        Source::Rotation(client, settings, clock) => {
+            let (rotation, mut made) = Rotation::new(client, *settings, clock);
+            let mut rotating = rotation.run(shutdown.clone());
+            let first = tokio::select! {
+                biased;
+                () = &mut rotating => return Ok(()),
+                first = first(&mut made) => first,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let (sender, identity) = watch::channel(first);
+            let passing = async move {
+                while made.changed().await.is_ok() {
+                    if let Some(identity) = made.borrow_and_update().clone() {
+                        sender.send_replace(identity);
+                    }
+                }
+            };
+            (
+                identity,
+                Box::pin(async move {
+                    tokio::join!(rotating, passing);
+                }),
+            )
+        }
+    };
+    let serving = serve(identity)?;
+    let done = shutdown.clone();
+    let followed = async {
+        tokio::select! {
+            biased;
+            () = following => {}
+            () = done.cancelled() => {}
+        }
+    };
+    tokio::join!(serving, followed);
+    Ok(())
+}
+
+async fn first(made: &mut watch::Receiver<Option<Arc<Identity>>>) -> Option<Arc<Identity>> {
+    made.wait_for(Option::is_some).await.ok()?.clone()
+}
