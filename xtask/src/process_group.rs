@@ -124,6 +124,11 @@ impl ProcessGroup {
         Ok(())
     }
 
+    /// The number of the process of that name; none when there is no such member. With several, the first one's.
+    pub fn process_id(&self, name: &str) -> Option<u32> {
+        self.members.iter().find(|member| member.name == name).map(|member| member.child.id())
+    }
+
     /// The last `lines` lines a member wrote; empty when it wrote none.
     pub fn log_tail(&self, name: &str, lines: usize) -> String {
         let bytes = fs::read(self.log_file(name)).unwrap_or_default();

@@ -32,6 +32,8 @@ pub enum Command {
     Probe(crate::probe::ProbeArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+    /// Print the version
+    Version,
     /// Run one of the small programs of the examples
     #[command(subcommand)]
     Demo(tidemark_demo::Demo),

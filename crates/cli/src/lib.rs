@@ -14,6 +14,7 @@ pub mod operator;
 pub mod probe;
 pub mod process;
 pub mod up;
+pub mod version;
 pub mod webhooks;
 
 use std::io::{IsTerminal, Write};
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => return lint::run(&args).unwrap_or_else(|error| failed(&error)),
         Command::Probe(args) => return block_on(Box::pin(probe::run(args))).unwrap_or_else(|error| failed(&error)),
         Command::Crds => crds::print(),
+        Command::Version => version::print(),
         Command::Demo(demo) => block_on(tidemark_demo::run(demo)),
         Command::Up(args) => block_on(Box::pin(up::run(args))),
         Command::Operator(args) => block_on(Box::pin(operator::run(*args))),

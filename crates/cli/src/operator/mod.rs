@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::process::environment;
 use crate::process::health::{self, Health};
 use crate::process::run::{Parts, Signals, again};
-use crate::{aggregation, metrics};
+use crate::{aggregation, metrics, version};
 use args::OperatorArgs;
 
 /// What `/readyz` waits for. One that stands by is ready: it is waiting for nothing but its turn.
@@ -48,7 +48,12 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let lease = lease(&args)?;
     environment::token_expiry()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = lease.identity, "starting the operator");
+    tracing::info!(
+        version = version::VERSION,
+        commit = version::COMMIT,
+        identity = lease.identity,
+        "starting the operator"
+    );
     let client = tidemark_operator::client::build(args.cluster.config().await?);
     let client = client.context("cannot make a client for the cluster")?;
     warn_of_what_has_no_effect(&args);

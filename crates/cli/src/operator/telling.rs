@@ -20,6 +20,7 @@ use super::OperatorArgs;
 use crate::process::bind::Bind;
 use crate::process::environment;
 use crate::process::run::Parts;
+use crate::version;
 
 /// The metrics.
 pub struct Telling {
@@ -33,11 +34,7 @@ impl Telling {
     /// # Errors
     /// None today: OTLP settings that cannot be used are told in the log, and nothing is pushed.
     pub fn new(args: &OperatorArgs, clock: Clock) -> anyhow::Result<Self> {
-        let build = Build {
-            version: env!("CARGO_PKG_VERSION"),
-            commit: option_env!("TIDEMARK_COMMIT").unwrap_or("unknown"),
-            toolchain: concat!("rust", env!("CARGO_PKG_RUST_VERSION")),
-        };
+        let build = Build { version: version::VERSION, commit: version::COMMIT, toolchain: version::TOOLCHAIN };
         let pusher = args.enable_opentelemetry_metrics.then(pusher).flatten();
         Ok(Self { series: Series::new(build, clock.now()), pusher })
     }

@@ -79,13 +79,13 @@ fn is_loopback(host: &str) -> bool {
 
 fn build(settings: &DoorSettings, profile: &HttpProfile, direct: bool) -> Result<reqwest::Client, SourceError> {
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::client_config(profile, &settings.extra_roots)?)
+        .tls_backend_preconfigured(tls::client_config(profile, settings)?)
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         .pool_idle_timeout(settings.connection_idle)
-        .pool_max_idle_per_host(4)
+        .pool_max_idle_per_host(if settings.keep_alive { 4 } else { 0 })
         .user_agent(concat!("tidemark/", env!("CARGO_PKG_VERSION")));
     let builder = if direct { builder.no_proxy() } else { builder };
     builder.build().map_err(|e| SourceError::new(ErrorKind::Configuration, format!("HTTP client: {}", causes(&e))))

@@ -19,6 +19,7 @@ use std::time::Duration;
 use ::http::{Request, Response};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use rustls::SupportedCipherSuite;
 use rustls::pki_types::CertificateDer;
 use tidemark_clock::Clock;
 
@@ -38,6 +39,12 @@ pub struct DoorSettings {
     pub client_idle: Duration,
     /// How long an unused connection of a pool is kept. 90 s.
     pub connection_idle: Duration,
+    /// Connections over HTTP serve more than one request. True.
+    pub keep_alive: bool,
+    /// Nothing older than TLS 1.3 is spoken. False: TLS 1.2 is, too.
+    pub only_tls13: bool,
+    /// The cipher suites that are spoken with TLS 1.2; empty for all. Those of TLS 1.3 are all good.
+    pub tls12_suites: Vec<SupportedCipherSuite>,
     /// Certificates to trust besides those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
 }
@@ -49,6 +56,9 @@ impl Default for DoorSettings {
             body_limit: 16 * 1024 * 1024,
             client_idle: Duration::from_secs(600),
             connection_idle: Duration::from_secs(90),
+            keep_alive: true,
+            only_tls13: false,
+            tls12_suites: Vec::new(),
             extra_roots: Vec::new(),
         }
     }
@@ -188,13 +198,13 @@ impl Door {
         self.inner.shared.forget(key, broken);
     }
 
-    /// TLS of a profile, for protocols other than HTTP: system roots, the door's extra ones and the profile's, TLS 1.2
-    /// or newer. Loading the roots costs milliseconds: ask once per connection, not per read.
+    /// TLS of a profile, for protocols other than HTTP: system roots, the door's extra ones and the profile's, versions
+    /// and cipher suites as the door's settings say. Loading the roots costs milliseconds: ask once per connection, not per read.
     ///
     /// # Errors
     /// Of kind configuration: a certificate or key that cannot be used.
     pub fn tls(&self, profile: &HttpProfile) -> Result<rustls::ClientConfig, SourceError> {
-        tls::client_config(profile, &self.inner.settings.extra_roots)
+        tls::client_config(profile, &self.inner.settings)
     }
 }
 

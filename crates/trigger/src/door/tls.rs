@@ -6,10 +6,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::version::TLS13;
+use rustls::{ALL_VERSIONS, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
-use super::HttpProfile;
+use super::{DoorSettings, HttpProfile};
 use crate::{ErrorKind, Secret, SourceError};
 
 fn configuration(message: impl Into<String>) -> SourceError {
@@ -17,18 +18,20 @@ fn configuration(message: impl Into<String>) -> SourceError {
 }
 
 /// The client side of TLS for a profile. The provider is given explicitly: no process default is relied on.
-pub fn client_config(
-    profile: &HttpProfile,
-    extra_roots: &[CertificateDer<'static>],
-) -> Result<ClientConfig, SourceError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+pub fn client_config(profile: &HttpProfile, settings: &DoorSettings) -> Result<ClientConfig, SourceError> {
+    let mut provider = aws_lc_rs::default_provider();
+    if !settings.tls12_suites.is_empty() {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some() || settings.tls12_suites.contains(suite));
+    }
+    let provider = Arc::new(provider);
+    let versions = if settings.only_tls13 { &[&TLS13][..] } else { ALL_VERSIONS };
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|e| configuration(format!("TLS: {e}")))?;
     let verifier: Arc<dyn ServerCertVerifier> = if profile.unsafe_ssl {
         Arc::new(Unchecked { outcome: Ok(()), provider })
     } else {
-        let mut roots = extra_roots.to_vec();
+        let mut roots = settings.extra_roots.clone();
         if let Some(ca) = &profile.ca {
             roots.extend(certificates(ca, "ca")?);
         }
