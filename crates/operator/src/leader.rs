@@ -265,3 +265,26 @@ impl Elector {
 fn params() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fence_closes_by_the_clock_that_says_more() {
+        let clock = Clock::starting_at("2026-01-05T08:00:00Z".parse().unwrap());
+        let fence = Fence { renewed: Arc::default(), deadline: Duration::from_secs(10), clock };
+        assert!(!fence.is_open(), "never renewed");
+        let now = Moment::now(clock);
+        fence.set(Some(now));
+        assert!(fence.is_open());
+        fence.set(Some(Moment { wall: now.wall - SignedDuration::from_secs(3600), ..now }));
+        assert!(!fence.is_open(), "the machine has slept");
+        fence.set(Some(Moment { wall: now.wall + SignedDuration::from_secs(3600), ..now }));
+        assert!(fence.is_open(), "the clock was set back");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!fence.is_open());
+    }
+}

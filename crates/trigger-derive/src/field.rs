@@ -10,7 +10,8 @@ use syn::{Result, Token, Type, UnOp};
 pub enum Role {
     Parameter(Box<Declared>),
     Group,
-    Rest,
+    /// All of the metadata, with its docs.
+    Rest(String),
 }
 
 /// The words of a parameter's attribute.
@@ -57,7 +58,7 @@ pub fn role(field: &Field) -> Result<Role> {
         return Ok(Role::Group);
     }
     if rest {
-        return Ok(Role::Rest);
+        return Ok(Role::Rest(declared.docs));
     }
     if declared.names.is_empty() {
         let ident = field.ident.as_ref().ok_or_else(|| Error::new_spanned(field, "fields are named"))?;

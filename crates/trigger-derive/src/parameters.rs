@@ -77,8 +77,8 @@ impl Parts {
                     .push(quote!(let #ident = <#ty as ::tidemark_trigger::parameters::Parameters>::read(reader);));
                 self.shows.push(quote!(::tidemark_trigger::parameters::Parameters::show(&self.#ident, shown);));
             }
-            Role::Rest => {
-                self.own.push(quote!(::tidemark_trigger::parameters::Parameter::REST));
+            Role::Rest(docs) => {
+                self.own.push(quote!(Parameter { docs: #docs, ..Parameter::REST }));
                 self.tables.push(quote!(&[OWN[#at]]));
                 self.reads.push(quote!(let #ident = ::core::option::Option::Some(reader.rest());));
             }

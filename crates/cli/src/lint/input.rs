@@ -18,6 +18,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Object {
     /// The file's name for people.
     pub file: Arc<str>,
+    /// The whole text of the file, to which the places belong.
+    pub text: Arc<str>,
     pub node: Node,
     /// The object without places.
     pub value: Value,
@@ -108,10 +110,10 @@ impl Input {
     /// Adds the objects of a text; `file` is its name for people.
     pub fn text(&mut self, file: &str, text: &str) {
         let file: Arc<str> = file.into();
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        for (before, document) in manifests::documents(text) {
+        let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
+        for (before, document) in manifests::documents(&text) {
             match document::parse(&document, before as u64) {
-                Ok(Some(node)) => self.node(&file, node),
+                Ok(Some(node)) => self.node(&file, &text, node),
                 Ok(None) => {}
                 Err(error) => {
                     let (file, at, message) = (file.clone(), error.at, error.message);
@@ -121,14 +123,14 @@ impl Input {
         }
     }
 
-    fn node(&mut self, file: &Arc<str>, node: Node) {
+    fn node(&mut self, file: &Arc<str>, text: &Arc<str>, node: Node) {
         let list = node.text("kind").is_some_and(|kind| kind.ends_with("List"));
         let items = node.entry("items").filter(|_| list).and_then(|entry| entry.value.items());
         match items {
-            Some(items) => items.iter().for_each(|item| self.node(file, item.clone())),
+            Some(items) => items.iter().for_each(|item| self.node(file, text, item.clone())),
             None => {
                 let value = node.json();
-                self.objects.push(Object { file: file.clone(), node, value });
+                self.objects.push(Object { file: file.clone(), text: text.clone(), node, value });
             }
         }
     }

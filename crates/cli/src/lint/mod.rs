@@ -11,6 +11,7 @@ mod parameters;
 mod probing;
 mod references;
 mod report;
+mod scalar;
 mod trigger;
 mod workload;
 

@@ -14,7 +14,7 @@ use super::kinds::{Standing, standing};
 use super::objects::{Objects, reference};
 use super::report::{Diagnostic, Document, Trigger, Unresolved};
 use super::trigger::{self, Pod, Surroundings};
-use super::{Rules, hints, references, workload};
+use super::{Rules, hints, references, scalar, workload};
 
 /// What is found out about one object, before it is put in order.
 pub struct Findings<'a> {
@@ -257,8 +257,13 @@ impl<'a> Files<'a> {
             limit_ranges: list(|neighbours| &neighbours.limit_ranges),
         };
         let verdict = review(&request, &view);
+        let formula = Path::of(["spec", "advanced", "scalingModifiers", "formula"]);
         for error in verdict.errors {
-            findings.error(&error.path, error.message);
+            let mistake = scalar::formula_mistake(stored).filter(|_| error.path == formula);
+            let spot = object.node.spot(&error.path, Side::Value);
+            let spot = mistake.and_then(|(text, at)| scalar::within(&object.text, spot, &text, at)).unwrap_or(spot);
+            let diagnostic = Diagnostic::at(spot, &error.path, error.message);
+            findings.errors.push((error.path, diagnostic));
         }
         for warning in verdict.warnings {
             findings.warn(&warning.path, Side::Key, warning.message);

@@ -22,8 +22,8 @@ const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
 pub enum Source {
     /// The operator makes them.
     Rotation(Client, Box<Settings>, Clock),
-    /// Somebody puts them there.
-    Folder(PathBuf),
+    /// Somebody puts them there. The name is the one under which the metrics server comes.
+    Folder(PathBuf, String),
 }
 
 /// What the flags say of the installation.
@@ -43,6 +43,12 @@ pub fn settings(args: &OperatorArgs) -> Settings {
     }
 }
 
+/// The name under which the metrics server asks for values, unless it is told otherwise.
+pub fn name(args: &OperatorArgs) -> String {
+    let (service, domain) = (&args.operator_service_name, &args.k8s_cluster_domain);
+    format!("{service}.{}.svc.{domain}", environment::pod_namespace())
+}
+
 /// Serves with the certificates once they are there, and keeps them up to date, until `shutdown`.
 ///
 /// # Errors
@@ -53,10 +59,15 @@ pub async fn with_identity(
     serve: impl FnOnce(watch::Receiver<Arc<Identity>>) -> Result<BoxFuture<'static, ()>, Error>,
 ) -> Result<(), Error> {
     let (identity, following): (_, BoxFuture<'static, ()>) = match source {
-        Source::Folder(folder) => {
+        Source::Folder(folder, name) => {
             let Some(followed) = shutdown.run_until_cancelled(identity::follow(folder, true)).await else {
                 return Ok(());
             };
+            if !followed.0.borrow().lacks([name.as_str()]).is_empty() {
+                tracing::warn!(
+                    "the certificate is not for {name}: a metrics server that asks under this name will not trust it"
+                );
+            }
             followed
         }
         Source::Rotation(client, settings, clock) => {

@@ -214,7 +214,7 @@ impl Process {
                 Box::new(installation::settings(&self.args)),
                 self.clock,
             ),
-            false => installation::Source::Folder(folder),
+            false => installation::Source::Folder(folder, installation::name(&self.args)),
         };
         let (shutdown, health) = (self.shutdown.clone(), self.health.clone());
         health.set(METRICS_SERVICE, Err("waiting for certificates".to_owned()));

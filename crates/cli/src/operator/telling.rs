@@ -1,12 +1,13 @@
 //! What the operator tells of itself: metrics for Prometheus and over OTLP, and the report of a dry run.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tidemark_clock::Clock;
-use tidemark_operator::{Handle, Observation, What, Write};
+use tidemark_operator::{Handle, ObjectKey, Observation, What, Write};
 use tidemark_serving::plain;
 use tidemark_telemetry::otlp::{Pusher, Settings};
 use tidemark_telemetry::prometheus;
@@ -104,6 +105,7 @@ fn answer(path: &str, series: &Series) -> Response<plain::Body> {
 
 /// Logs what a dry run would have written, until `shutdown`.
 pub async fn report(mut observations: broadcast::Receiver<Arc<Observation>>, shutdown: CancellationToken) {
+    let mut report = Report::default();
     loop {
         let observation = match shutdown.run_until_cancelled(observations.recv()).await {
             Some(Ok(observation)) => observation,
@@ -113,14 +115,67 @@ pub async fn report(mut observations: broadcast::Receiver<Arc<Observation>>, shu
             }
             Some(Err(RecvError::Closed)) | None => return,
         };
-        let What::Write { write, error: None } = &observation.what else { continue };
-        let would = match write {
-            Write::Scale { target, from, to, .. } => format!("would scale {target} from {from} to {to}"),
+        if let Some(would) = report.on(&observation) {
+            tracing::info!(namespace = observation.object.namespace, name = observation.object.name, "{would}");
+        }
+    }
+}
+
+/// What a dry run has reported.
+#[derive(Default)]
+struct Report {
+    /// The last line about each object's HPA: nothing comes of it, so the object finds the same again.
+    hpas: BTreeMap<Arc<ObjectKey>, String>,
+}
+
+impl Report {
+    fn on(&mut self, observation: &Observation) -> Option<String> {
+        let write = match &observation.what {
+            What::Write { write, error: None } => write,
+            What::Gone => {
+                self.hpas.remove(&observation.object);
+                return None;
+            }
+            _ => return None,
+        };
+        let line = match write {
+            Write::Scale { target, from, to, .. } => return Some(format!("would scale {target} from {from} to {to}")),
             Write::HpaCreated { name } => format!("would create HPA {name}"),
             Write::HpaUpdated { name } => format!("would change HPA {name}"),
             Write::HpaDeleted { name } => format!("would delete HPA {name}"),
-            Write::Status => continue,
+            Write::Status => return None,
         };
-        tracing::info!(namespace = observation.object.namespace, name = observation.object.name, "{would}");
+        let before = self.hpas.insert(observation.object.clone(), line.clone());
+        (before.as_ref() != Some(&line)).then_some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_operator::ScaleCause;
+
+    use super::*;
+
+    #[test]
+    fn a_dry_run_reports_each_scaling_and_each_new_difference_of_an_hpa() {
+        let mut report = Report::default();
+        let object = Arc::new(ObjectKey::new("shop", "orders"));
+        let mut said = |what: What| {
+            let (time, object) = ("2026-01-01T00:00:00Z".parse().unwrap(), object.clone());
+            report.on(&Observation { time, object, uid: "1".into(), what })
+        };
+        let done = |write: Write| What::Write { write, error: None };
+        let scale = |from, to| {
+            let target = "apps/v1.Deployment shop/orders".into();
+            done(Write::Scale { target, from, to, cause: ScaleCause::Deactivated })
+        };
+        let changed = || done(Write::HpaUpdated { name: "keda-hpa-orders".into() });
+        let text = "would scale apps/v1.Deployment shop/orders from 1 to 0";
+        assert_eq!((said(scale(1, 0)).as_deref(), said(scale(1, 0)).as_deref()), (Some(text), Some(text)));
+        assert_eq!(said(changed()).as_deref(), Some("would change HPA keda-hpa-orders"));
+        assert_eq!((said(changed()), said(done(Write::Status))), (None, None));
+        assert!(said(done(Write::HpaDeleted { name: "keda-hpa-orders".into() })).is_some());
+        assert!(said(changed()).is_some());
+        assert_eq!(said(What::Write { write: Write::Status, error: Some("forbidden".into()) }), None);
     }
 }

@@ -4,6 +4,7 @@ mod cached;
 mod canary;
 mod claims;
 mod cluster_triggers;
+mod dry_run;
 mod external_scaler;
 mod fallback;
 mod faults;

@@ -214,6 +214,13 @@ pub struct Running {
     task: JoinHandle<()>,
 }
 
+impl Running {
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
 impl World {
     pub async fn new() -> Self {
         Self::with(Settings::default()).await
@@ -263,6 +270,14 @@ impl World {
     pub fn start_operator(&mut self) {
         let sources = (&self.source, &self.teller);
         self.operator = start(&self.sandbox, self.clock, sources, &self.faults, self.settings.clone());
+    }
+
+    /// Starts another operator beside the one that runs. The HPAs' values go on to come from the first.
+    pub fn start_beside(&self, faults: &Faults, settings: Settings) -> Running {
+        let other = start(&self.sandbox, self.clock, (&self.source, &self.teller), faults, settings);
+        let metrics = ExternalMetrics::new(Arc::new(Metrics(self.operator.handle.clone())), Access::Open);
+        self.sandbox.mount("external.metrics.k8s.io", "v1beta1", metrics);
+        other
     }
 
     /// Ends all; what ran must end by itself.

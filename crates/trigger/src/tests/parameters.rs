@@ -269,6 +269,7 @@ fn the_rest_is_all_of_the_metadata_and_nothing_is_unknown() {
     struct External {
         #[param(from = "metadata")]
         scaler_address: String,
+        /// Handed on.
         #[param(rest)]
         all: BTreeMap<String, String>,
     }
@@ -276,6 +277,7 @@ fn the_rest_is_all_of_the_metadata_and_nothing_is_unknown() {
     let parsed = External::parse(&given).unwrap();
     assert_eq!((parsed.scaler_address.as_str(), parsed.all), ("a:1", given.metadata.clone()));
     assert!(External::notes(&given).is_empty());
+    assert_eq!(External::TABLE[1].docs, "Handed on.");
 }
 
 #[test]

@@ -71,6 +71,8 @@ struct Declared {
     /// PEM text of the private key of `tlsClientCert`.
     #[param(from = "auth")]
     tls_client_key: Option<Secret>,
+    /// Sent to the scaler under its own key, as is all of the metadata. Under a key that ends in `FromEnv` the value of the
+    /// variable is sent that it names.
     #[param(rest)]
     metadata: BTreeMap<String, String>,
 }
