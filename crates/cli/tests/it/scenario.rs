@@ -13,8 +13,25 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::World;
 
+/// All scenarios, by the names of their files.
+pub const ALL: [(&str, &str); 11] = [
+    ("cpu-beside-external", include_str!("scenarios/cpu-beside-external.yaml")),
+    ("custom-resource", include_str!("scenarios/custom-resource.yaml")),
+    ("deletion-restores", include_str!("scenarios/deletion-restores.yaml")),
+    ("fallback", include_str!("scenarios/fallback.yaml")),
+    ("first-light", include_str!("scenarios/first-light.yaml")),
+    ("formula", include_str!("scenarios/formula.yaml")),
+    ("pause", include_str!("scenarios/pause.yaml")),
+    ("prometheus", include_str!("scenarios/prometheus.yaml")),
+    ("rabbitmq", include_str!("scenarios/rabbitmq.yaml")),
+    ("target-later", include_str!("scenarios/target-later.yaml")),
+    ("two-triggers", include_str!("scenarios/two-triggers.yaml")),
+];
+
 /// Between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(200);
+/// A kind that has just been defined is known after a while.
+const KIND_KNOWN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +47,18 @@ enum Step {
     /// What the next steps are about.
     Say(String),
     Source(SourceChange),
+    /// A queue of RabbitMQ holds so many messages.
+    Queue {
+        name: String,
+        messages: u32,
+    },
+    /// Prometheus' series has this value.
+    Series(u32),
+    /// The pods with these labels use so many thousandths of a core together.
+    Cpu {
+        labels: BTreeMap<String, String>,
+        milli: u64,
+    },
     StartOperator,
     StopOperator,
     /// The condition comes true in time.
@@ -45,7 +74,12 @@ enum Step {
     },
     /// The condition is true all the time.
     Hold(Hold),
+    Apply(Value),
     Merge {
+        object: Reference,
+        patch: Value,
+    },
+    MergeStatus {
         object: Reference,
         patch: Value,
     },
@@ -57,6 +91,9 @@ enum Step {
 #[serde(deny_unknown_fields)]
 pub struct SourceChange {
     pub value: Option<f64>,
+    /// By name; null takes the number away.
+    #[serde(default)]
+    pub values: BTreeMap<String, Option<f64>>,
     pub token: Option<String>,
     pub down: Option<bool>,
 }
@@ -101,22 +138,29 @@ enum Wanted {
     Equals(Value),
 }
 
-/// Reads a scenario; `source` takes the place of `SOURCE`.
-pub fn parse(text: &str, source: &str) -> Scenario {
-    serde_saphyr::from_str(&text.replace("SOURCE", source)).unwrap_or_else(|error| panic!("{error}"))
+/// Base URLs of event sources, by the words that stand for them in scenarios.
+pub struct Places<'a> {
+    pub source: &'a str,
+    pub rabbitmq: &'a str,
+    pub prometheus: &'a str,
+}
+
+pub fn parse(text: &str, places: &Places<'_>) -> Scenario {
+    let text = text.replace("SOURCE", places.source);
+    let text = text.replace("RABBITMQ", places.rabbitmq).replace("PROMETHEUS", places.prometheus);
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs all steps. Panics with the step that failed and the object as it then was.
 pub async fn run(scenario: Scenario, world: &mut World) {
-    for (index, object) in scenario.manifests.into_iter().enumerate() {
-        let place = Place { file: scenario.name.clone().into(), line: index };
-        tidemark_cli::apply::apply(&world.client, &Manifest { place, object }).await.unwrap();
+    for object in scenario.manifests {
+        apply(world, object).await.unwrap_or_else(|message| panic!("{}: {message}", scenario.name));
     }
     let started = Instant::now();
     let mut part = String::new();
     for step in scenario.steps {
         if let Step::Say(text) = &step {
-            println!("{:>8.1} s  {text}", started.elapsed().as_secs_f64());
+            println!("{:>8.1} s  {}: {text}", started.elapsed().as_secs_f64(), scenario.name);
             part = text.clone();
             continue;
         }
@@ -135,6 +179,18 @@ async fn take(step: Step, world: &mut World) -> Result<(), String> {
             world.source.change(change);
             Ok(())
         }
+        Step::Queue { name, messages } => {
+            world.surroundings.queue(&name, messages).await;
+            Ok(())
+        }
+        Step::Series(value) => {
+            world.surroundings.series(value).await;
+            Ok(())
+        }
+        Step::Cpu { labels, milli } => {
+            world.surroundings.cpu(world.client.default_namespace(), &labels, milli);
+            Ok(())
+        }
         Step::StartOperator => {
             world.start_operator().await;
             Ok(())
@@ -147,6 +203,12 @@ async fn take(step: Step, world: &mut World) -> Result<(), String> {
         Step::ExpectEvent { within, regarding, reason } => expect_event(world, within, &regarding, &reason).await,
         Step::ExpectAbsent { within, object } => expect_absent(world, within, &object).await,
         Step::Hold(hold) => hold_it(world, &hold).await,
+        Step::Apply(object) => apply(world, object).await,
+        Step::MergeStatus { object, patch } => {
+            let patch = Patch::Merge(&patch);
+            let api = api(world, &object).await;
+            api.patch_status(&object.name, &PatchParams::default(), &patch).await.map(|_| ()).map_err(|e| e.to_string())
+        }
         Step::Merge { object, patch } => {
             let patch = Patch::Merge(&patch);
             let api = api(world, &object).await;
@@ -155,6 +217,22 @@ async fn take(step: Step, world: &mut World) -> Result<(), String> {
         Step::Delete(object) => {
             let api = api(world, &object).await;
             api.delete(&object.name, &DeleteParams::default()).await.map(|_| ()).map_err(|e| e.to_string())
+        }
+    }
+}
+
+/// Applies an object, in the scenario's namespace.
+async fn apply(world: &World, mut object: Value) -> Result<(), String> {
+    if object["kind"] != "CustomResourceDefinition" {
+        object["metadata"]["namespace"] = world.client.default_namespace().into();
+    }
+    let manifest = Manifest { place: Place { file: "scenario".into(), line: 0 }, object };
+    let deadline = Instant::now() + KIND_KNOWN;
+    loop {
+        match tidemark_cli::apply::apply(&world.client, &manifest).await {
+            Err(error) if Instant::now() >= deadline => return Err(error.to_string()),
+            Err(_) => sleep(LOOK).await,
+            Ok(_) => return Ok(()),
         }
     }
 }
@@ -230,8 +308,11 @@ async fn read(api: &Api<DynamicObject>, name: &str) -> Result<Option<Value>, Str
 }
 
 fn report(message: &str, found: Option<&Value>) -> String {
-    match found {
-        Some(object) => format!("{message}\n{object:#}"),
+    match found.cloned() {
+        Some(mut object) => {
+            object["metadata"].as_object_mut().map(|metadata| metadata.remove("managedFields"));
+            format!("{message}\n{object:#}")
+        }
         None => format!("{message}\nthe object does not exist"),
     }
 }
