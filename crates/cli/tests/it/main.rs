@@ -7,6 +7,7 @@ mod certificates;
 mod changes;
 mod cluster;
 mod desk;
+mod high_availability;
 mod kubectl;
 mod lint;
 mod metrics_server;
