@@ -5,6 +5,7 @@
 
 pub mod control_plane;
 pub mod dependencies;
+pub mod helm;
 pub mod network;
 pub mod process_group;
 pub mod schemas;

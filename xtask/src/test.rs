@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{control_plane, services};
+use crate::{control_plane, helm, services};
 
 /// Provides the control plane, starts the services and runs `cargo test` with everything required to be there:
 /// what plain `cargo test` skips fails here. Without `arguments` all tests of the workspace run; the services are
@@ -26,6 +26,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
 
 fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> {
     let assets = steps.time("control plane", control_plane::provide)?;
+    let helm = steps.time("helm", helm::provide)?;
     let mut running = steps.time("start services", || services::start(&[]))?;
 
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -36,6 +37,8 @@ fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> 
     };
     cargo
         .env("KUBEBUILDER_ASSETS", assets)
+        .env("TIDEMARK_TEST_HELM", helm)
+        .env("TIDEMARK_REQUIRE_HELM", "1")
         .env("TIDEMARK_REQUIRE_CONTROL_PLANE", "1")
         .env("TIDEMARK_REQUIRE_SERVICES", "1")
         .envs(running.iter().flat_map(|service| service.variables.iter().map(|(name, value)| (name, value))));

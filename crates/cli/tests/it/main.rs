@@ -8,6 +8,7 @@ mod changes;
 mod cluster;
 mod desk;
 mod high_availability;
+mod install;
 mod kubectl;
 mod lint;
 mod metrics_server;
