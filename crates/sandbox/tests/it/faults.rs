@@ -148,13 +148,28 @@ async fn a_cut_watch_ends_and_a_delayed_one_keeps_the_order() {
     assert!(seen.is_sorted() && start.elapsed() > Duration::from_secs(40), "{seen:?} after {:?}", start.elapsed());
 }
 
+/// Waits a second after each error. The usual back-off of watches draws lots that no seed knows of.
+struct EverySecond;
+
+impl Iterator for EverySecond {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+impl kube::runtime::utils::Backoff for EverySecond {
+    fn reset(&mut self) {}
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_told_to_start_anew_sees_everything_again() {
     let minute = Duration::from_secs(60);
     let rule = FaultRule::new(Fault::WatchExpired, 1.0).between(Duration::ZERO, minute);
     let (sandbox, layer, api) = with(rule);
     honest(sandbox.client()).create(&PostParams::default(), &map("a", "1")).await.unwrap();
-    let mut watch = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut watch = watcher(api, watcher::Config::default()).backoff(EverySecond).boxed();
     let until = tokio::time::Instant::now() + 2 * minute;
     let mut listings = 0;
     while let Ok(Some(event)) = tokio::time::timeout_at(until, watch.next()).await {

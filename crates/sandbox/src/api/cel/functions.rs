@@ -9,6 +9,7 @@ use regex::Regex;
 
 use super::eval::{Error, Outcome, Scope, size};
 use super::parse::{Expr, Node, Operator};
+use super::quantities;
 use super::value::{Val, duration};
 use crate::api::schema::ListType;
 
@@ -26,6 +27,9 @@ pub(super) const FUNCTIONS: &[(&str, bool, usize, usize)] = &[
     ("duration", false, 1, 1),
     ("timestamp", false, 1, 1),
     ("matches", false, 2, 2),
+    ("quantity", false, 1, 1),
+    ("isQuantity", false, 1, 1),
+    ("sign", false, 1, 1),
     ("size", true, 0, 0),
     ("contains", true, 1, 1),
     ("startsWith", true, 1, 1),
@@ -57,6 +61,10 @@ pub(super) const FUNCTIONS: &[(&str, bool, usize, usize)] = &[
     ("getMinutes", true, 0, 0),
     ("getSeconds", true, 0, 0),
     ("getMilliseconds", true, 0, 0),
+    ("compareTo", true, 1, 1),
+    ("isLessThan", true, 1, 1),
+    ("isGreaterThan", true, 1, 1),
+    ("asApproximateFloat", true, 0, 0),
     ("hasValue", true, 0, 0),
     ("value", true, 0, 0),
     ("or", true, 1, 1),
@@ -76,10 +84,8 @@ pub(super) const SPACED: &[(&str, &str, usize)] = &[
 /// Functions that a real server has and the sandbox has not.
 pub(super) const MISSING: &[&str] = &[
     "add",
-    "asApproximateFloat",
     "asInteger",
     "cidr",
-    "compareTo",
     "containsCIDR",
     "containsIP",
     "distinct",
@@ -95,11 +101,8 @@ pub(super) const MISSING: &[&str] = &[
     "getScheme",
     "ip",
     "isCIDR",
-    "isGreaterThan",
     "isIP",
     "isInteger",
-    "isLessThan",
-    "isQuantity",
     "isSemver",
     "isURL",
     "last",
@@ -110,12 +113,10 @@ pub(super) const MISSING: &[&str] = &[
     "named",
     "patch",
     "prefixLength",
-    "quantity",
     "quote",
     "range",
     "reverse",
     "semver",
-    "sign",
     "slice",
     "sort",
     "sortBy",
@@ -161,12 +162,16 @@ fn unlike(name: &str, of: &Val<'_>) -> Error {
 }
 
 fn global<'a>(name: &str, arguments: &[Val<'a>]) -> Outcome<'a> {
-    let [first, rest @ ..] = arguments else { return Err(format!("no such overload: {name}()")) };
+    let [first, rest @ ..] = arguments else {
+        return Err(format!("no such overload: {name}()"));
+    };
     match (name, rest) {
         ("matches", [pattern]) => on_value(first, name, std::slice::from_ref(pattern)),
         ("size", _) => on_value(first, name, &[]),
         ("dyn", _) => Ok(first.clone()),
         ("type", _) => Ok(Val::Kind(first.kind())),
+        ("quantity" | "isQuantity", _) => quantities::made(name, first),
+        ("sign", _) => quantities::sign(first),
         _ => converted(name, first),
     }
 }
@@ -235,6 +240,7 @@ fn on_value<'a>(of: &Val<'a>, name: &str, arguments: &[Val<'a>]) -> Outcome<'a> 
         Val::Text(text) => on_text(text, name, arguments),
         Val::Bytes(bytes) if name == "size" => Ok(Val::Int(bytes.len() as i64)),
         Val::Timestamp(time) => on_time(*time, name),
+        Val::Quantity(quantity) => quantities::on_quantity(*quantity, name, arguments),
         Val::Duration(time) => {
             let whole = |number: i128| i64::try_from(number).map(Val::Int).map_err(|_| "range error".to_owned());
             match name {
@@ -386,7 +392,9 @@ fn on_list<'a>(of: &Val<'a>, items: Vec<Val<'a>>, name: &str, arguments: &[Val<'
         }
         ("sum", []) => {
             let mut items = items.into_iter();
-            let Some(first) = items.next() else { return Ok(Val::Int(0)) };
+            let Some(first) = items.next() else {
+                return Ok(Val::Int(0));
+            };
             items.try_fold(first, |sum, item| arithmetic(Operator::Add, &sum, &item))?
         }
         _ => return Err(unlike(name, of)),
@@ -482,7 +490,9 @@ pub(super) fn arithmetic<'a>(operator: Operator, left: &Val<'a>, right: &Val<'a>
             }
             _ => return Err(format!("no such overload: {} + {}", left.kind(), right.kind())),
         },
-        _ => return Err(format!("no such overload: {} {} {}", left.kind(), operator.symbol(), right.kind())),
+        _ => {
+            return Err(format!("no such overload: {} {} {}", left.kind(), operator.symbol(), right.kind()));
+        }
     })
 }
 

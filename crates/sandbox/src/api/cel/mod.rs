@@ -7,6 +7,7 @@ mod eval;
 mod functions;
 mod lex;
 mod parse;
+mod quantities;
 mod types;
 mod value;
 

@@ -71,6 +71,7 @@ fn rules_that_hold() {
         "'%d' != \"\" && r'\\d' == '\\\\d' && '\\u0041\\x42' == 'AB' && b'ab'.size() == 2 && 0x1F == 31 && 3u + 1u == 4u",
         "{'a': 1, 'b': [1, 2]}['b'].size() == 2 && {'a': 1}.a == 1 && [1, 2] + [3] == [1, 2, 3] && dyn(1) == 1.0",
         "int('7') == 7 && string(7) == '7' && bool('true') && int(2.9) == 2 && ' x '.trim() == 'x' && [3, 1, 2].max() == 3",
+        "quantity('1500m').isGreaterThan(quantity('1')) && quantity('1Ki') == quantity('1024') && !isQuantity('many')",
         "self.metadata == null || true",
     ] {
         if rule.contains("metadata") {
@@ -148,7 +149,11 @@ fn a_rule_that_cannot_be_evaluated_is_refused_with_its_definition() {
         ("self.a <=", "<input>:1:10: Syntax error: mismatched input '<EOF>' expecting"),
         ("self.name < 5", "found no matching overload for '_<_' applied to '(string, int)'"),
         ("self.a + 1", "cel expression must evaluate to a bool"),
-        ("quantity(self.name).isGreaterThan(quantity('1'))", "not implemented by the sandbox: the function"),
+        ("quantity(self.name).add(1) == quantity('1')", "not implemented by the sandbox: the function add"),
+        (
+            "quantity(self.name) > quantity('1')",
+            "overload for '_>_' applied to '(kubernetes.Quantity, kubernetes.Quantity)'",
+        ),
         ("'%s'.format([1]) == ''", "not implemented by the sandbox: the function format"),
         ("self.a == 1 == ", "Syntax error"),
         ("'open", "unterminated"),

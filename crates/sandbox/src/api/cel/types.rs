@@ -18,6 +18,7 @@ pub(super) enum Kind<'a> {
     Bytes,
     Duration,
     Timestamp,
+    Quantity,
     List(Option<&'a Schema>),
     Map(Option<&'a Schema>),
     Object(&'a Schema),
@@ -53,6 +54,7 @@ impl<'a> Kind<'a> {
             Self::Bytes => "bytes",
             Self::Duration => "google.protobuf.Duration",
             Self::Timestamp => "google.protobuf.Timestamp",
+            Self::Quantity => "kubernetes.Quantity",
             Self::Any | Self::List(_) | Self::Map(_) | Self::Object(_) => return None,
         })
     }
@@ -219,16 +221,17 @@ impl<'a, 'b> Checker<'a, 'b> {
             };
         };
         let numbers = ["int", "uint", "double"];
+        let quantity = matches!(left, Kind::Quantity);
         let timed = mine.starts_with("google") && theirs.starts_with("google");
         let (fits, kind) = match operator {
             Operator::Or | Operator::And => (mine == "bool" && theirs == "bool", Kind::Bool),
             Operator::Equal | Operator::NotEqual => (mine == theirs, Kind::Bool),
             Operator::In => (false, Kind::Bool),
             Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
-                (mine == theirs || numbers.contains(&mine) && numbers.contains(&theirs), Kind::Bool)
+                (mine == theirs && !quantity || numbers.contains(&mine) && numbers.contains(&theirs), Kind::Bool)
             }
             Operator::Add | Operator::Subtract if timed => (true, Kind::Any),
-            Operator::Add => (mine == theirs && mine != "bool", left),
+            Operator::Add => (mine == theirs && mine != "bool" && !quantity, left),
             Operator::Remainder => (mine == theirs && matches!(mine, "int" | "uint"), left),
             Operator::Subtract | Operator::Multiply | Operator::Divide => {
                 (mine == theirs && numbers.contains(&mine), left)
@@ -271,9 +274,11 @@ impl<'a, 'b> Checker<'a, 'b> {
 
 fn result<'a>(name: &str) -> Kind<'a> {
     match name {
-        "size" | "int" | "indexOf" | "lastIndexOf" => Kind::Int,
+        "size" | "int" | "indexOf" | "lastIndexOf" | "sign" | "compareTo" => Kind::Int,
         "uint" => Kind::Uint,
-        "double" => Kind::Double,
+        "double" | "asApproximateFloat" => Kind::Double,
+        "quantity" => Kind::Quantity,
+        "isQuantity" | "isLessThan" | "isGreaterThan" => Kind::Bool,
         "bool" | "contains" | "startsWith" | "endsWith" | "matches" | "isSorted" | "hasValue" => Kind::Bool,
         "string" | "charAt" | "lowerAscii" | "upperAscii" | "replace" | "substring" | "trim" | "join" | "find" => {
             Kind::Text

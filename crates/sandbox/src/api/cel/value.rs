@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
+use tidemark_engine::quantity::Quantity;
 
 use crate::api::schema::{ListType, Schema, Type};
 
@@ -21,6 +22,8 @@ pub(super) enum Val<'a> {
     Bytes(Arc<[u8]>),
     Duration(SignedDuration),
     Timestamp(Timestamp),
+    /// A quantity of the Kubernetes API.
+    Quantity(Quantity),
     /// A list of the object.
     Array(&'a [Value], Option<&'a Schema>),
     /// A map or an object of the object.
@@ -84,6 +87,7 @@ impl<'a> Val<'a> {
             Self::Bytes(_) => "bytes",
             Self::Duration(_) => "google.protobuf.Duration",
             Self::Timestamp(_) => "google.protobuf.Timestamp",
+            Self::Quantity(_) => "kubernetes.Quantity",
             Self::Array(..) | Self::List(_) => "list",
             Self::Object(..) | Self::Map(_) => "map",
             Self::Optional(_) => "optional_type",
@@ -177,6 +181,7 @@ impl<'a> Val<'a> {
             (Self::Null, Self::Null) => true,
             (Self::Kind(left), Self::Kind(right)) => left == right,
             (Self::Bytes(left), Self::Bytes(right)) => left == right,
+            (Self::Quantity(left), Self::Quantity(right)) => left == right,
             (Self::Optional(left), Self::Optional(right)) => match (left, right) {
                 (Some(left), Some(right)) => left.same(right),
                 (left, right) => left.is_none() && right.is_none(),

@@ -58,7 +58,7 @@ async fn a_watcher_lives_through_a_gap_and_never_misses_the_last_state() {
     let sandbox = sandbox(Options { history: 3, ..Options::default() });
     let api: Api<ConfigMap> = Api::default_namespaced(sandbox.client());
     api.create(&PostParams::default(), &config_map("a", "0")).await.unwrap();
-    let mut seen = std::pin::pin!(watcher(api.clone(), watcher::Config::default()).default_backoff().applied_objects());
+    let mut seen = std::pin::pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
     assert_eq!(seen.next().await.unwrap().unwrap().labels()["value"], "0");
     for value in 1..=50 {
         relabel(&api, "a", &value.to_string()).await;
@@ -78,7 +78,7 @@ async fn a_watcher_lives_through_a_gap_and_never_misses_the_last_state() {
 async fn a_watcher_runs_for_a_virtual_day() {
     let api: Api<ConfigMap> = Api::default_namespaced(client());
     api.create(&PostParams::default(), &config_map("a", "0")).await.unwrap();
-    let mut seen = std::pin::pin!(watcher(api.clone(), watcher::Config::default()).default_backoff().applied_objects());
+    let mut seen = std::pin::pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
     seen.next().await.unwrap().unwrap();
     for hour in 1..=24 {
         tokio::time::sleep(Duration::from_secs(3600)).await;

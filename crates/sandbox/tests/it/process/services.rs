@@ -28,6 +28,11 @@ fn server_entry() {
     }
 }
 
+/// A port that nobody holds, on any address of this machine.
+fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
 fn server(port: u16) -> Value {
     let mut command = vec![std::env::current_exe().unwrap().display().to_string()];
     command.extend(entry("process::services::server_entry").into_iter().map(|word| word.into_string().unwrap()));
@@ -86,13 +91,14 @@ async fn until_refused(address: SocketAddr) {
 #[tokio::test]
 async fn a_service_leads_to_its_ready_pods_in_turn() {
     let machine = Machine::new("service-turns");
-    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": 21080, "targetPort": "http" }] });
-    let address = address(&machine.service(spec).await, 21080);
+    let (port, inner) = (free_port(), free_port());
+    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": "http" }] });
+    let address = address(&machine.service(spec).await, port);
     assert!(address.ip().is_loopback());
     until_refused(address).await;
-    machine.create_named("a", server(21081)).await;
+    machine.create_named("a", server(inner)).await;
     until_reached(address, &["a"]).await;
-    machine.create_named("b", server(21081)).await;
+    machine.create_named("b", server(inner)).await;
     until_reached(address, &["a", "b"]).await;
     let names = [connect(address).await.unwrap().0, connect(address).await.unwrap().0];
     assert_ne!(names[0], names[1], "they take turns");
@@ -105,9 +111,10 @@ async fn a_service_leads_to_its_ready_pods_in_turn() {
 #[tokio::test]
 async fn an_open_connection_outlives_its_service() {
     let machine = Machine::new("service-drain");
-    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": 21180, "targetPort": 21181 }] });
-    let address = address(&machine.service(spec).await, 21180);
-    machine.create_named("a", server(21181)).await;
+    let (port, inner) = (free_port(), free_port());
+    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": inner }] });
+    let address = address(&machine.service(spec).await, port);
+    machine.create_named("a", server(inner)).await;
     until_reached(address, &["a"]).await;
     let (_, mut connection) = connect(address).await.unwrap();
     let services: Api<Service> = Api::namespaced(machine.client.clone(), "default");
@@ -123,10 +130,11 @@ async fn an_open_connection_outlives_its_service() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_told() {
     let machine = Machine::new("service-taken");
-    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": 21280, "targetPort": 21281 }] });
-    let address = address(&machine.service(spec).await, 21280);
+    let (port, inner) = (free_port(), free_port());
+    let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": inner }] });
+    let address = address(&machine.service(spec).await, port);
     let taken = TcpListener::bind(address).unwrap();
-    machine.create_named("a", server(21281)).await;
+    machine.create_named("a", server(inner)).await;
     let events = Api::<Event>::namespaced(machine.client.clone(), "default");
     eventually_event(&events, "FailedToListen").await;
     drop(taken);
@@ -137,9 +145,10 @@ async fn an_address_that_is_taken_is_told() {
 #[tokio::test]
 async fn a_container_is_told_where_services_are() {
     let machine = Machine::new("service-links");
-    let service = machine.service(json!({ "selector": { "tier": "none" }, "ports": [{ "port": 21380 }] })).await;
+    let port = free_port();
+    let service = machine.service(json!({ "selector": { "tier": "none" }, "ports": [{ "port": port }] })).await;
     machine.create(shell("echo $SHOP_SERVICE_HOST:$SHOP_SERVICE_PORT; exec sleep 1000")).await;
-    let expected = format!("{}\n", address(&service, 21380));
+    let expected = format!("{}\n", address(&service, port));
     eventually("the address in the log", || machine.log() == expected).await;
     machine.finish().await;
 }

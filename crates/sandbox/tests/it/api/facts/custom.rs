@@ -302,6 +302,38 @@ fn json_patch_merge(value: &mut Value, change: &Value) {
     }
 }
 
+pub async fn a_rule_compares_quantities(client: Client) {
+    let group = "measured.example.com";
+    let rule = |rule: &str, message: &str| json!({"rule": rule, "message": message});
+    let spec = json!({"type": "object", "required": ["amount"], "x-kubernetes-validations": [
+        rule("isQuantity(self.amount)", "no quantity"),
+        rule("!isQuantity(self.amount) || quantity(self.amount).isGreaterThan(quantity('500m'))", "too small"),
+        rule("!isQuantity(self.amount) || quantity(self.amount).isLessThan(quantity('1Gi'))", "too large"),
+        rule("!isQuantity(self.amount) || quantity(self.amount).compareTo(quantity('2')) != 0", "two"),
+        rule("!isQuantity(self.amount) || quantity(self.amount).asApproximateFloat() != 2.5", "two and a half"),
+        rule("sign(quantity('-1')) == -1 && sign(quantity('0')) == 0 && sign(quantity('1n')) == 1", "signs"),
+    ], "properties": {"amount": {"type": "string", "maxLength": 20}}});
+    define(&client, &ruled(group, spec)).await;
+    let path = path(&client, &format!("apis/{group}/v1"), "gadgets");
+    for (amount, said) in [
+        ("many", "no quantity"),
+        ("", "no quantity"),
+        ("1 Ki", "no quantity"),
+        ("1K", "no quantity"),
+        ("-3", "too small"),
+        ("0.5", "too small"),
+        ("1024Mi", "too large"),
+        ("2000m", "two"),
+        ("0.002k", "two"),
+        ("2500m", "two and a half"),
+    ] {
+        let status = refused(send(&client, "POST", &path, gadget_of(group, json!({"amount": amount}))).await);
+        let causes: Vec<_> = status.details.unwrap().causes.into_iter().map(|cause| cause.message).collect();
+        assert_eq!(causes, [format!("Invalid value: {said}")], "{amount}");
+    }
+    send(&client, "POST", &path, gadget_of(group, json!({"amount": "1e3"}))).await.unwrap();
+}
+
 pub async fn a_transition_rule_compares_with_the_state_before(client: Client) {
     let group = "moved.example.com";
     let spec = json!({"type": "object",

@@ -137,6 +137,7 @@ facts! {
         the_most_stable_version_is_preferred,
         validation_rules_are_evaluated,
         a_transition_rule_compares_with_the_state_before,
+        a_rule_compares_quantities,
         a_rule_that_makes_no_sense_is_refused_with_its_definition;
     watches:
         a_watch_goes_on_from_a_version_and_ends_in_time,
