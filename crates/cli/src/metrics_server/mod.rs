@@ -7,7 +7,7 @@ mod idle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use futures::future::BoxFuture;
 use kube::Client;
 use tidemark_serving::identity::{self, Identity};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aggregation::{Api, ClusterClients, Overrides};
 use crate::process::cluster::ClusterArgs;
 use crate::process::environment;
-use crate::process::run::{Parts, Signals, again};
+use crate::process::run::{Parts, Signals, stop};
 pub use args::MetricsServerArgs;
 
 /// Serves until SIGINT or SIGTERM.
@@ -34,13 +34,7 @@ pub async fn run(args: MetricsServerArgs) -> anyhow::Result<()> {
     warn_of_what_has_no_effect(&args);
     let (shutdown, mut parts) = (CancellationToken::new(), Parts::default());
     let outcome = serve(&args, &mut signals, &mut parts, &shutdown).await;
-    tracing::info!("stopping");
-    shutdown.cancel();
-    tokio::select! {
-        biased;
-        () = async { while parts.join_one().await {} } => outcome,
-        again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
-    }
+    stop(&mut parts, &shutdown, outcome).await
 }
 
 async fn serve(

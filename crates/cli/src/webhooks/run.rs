@@ -12,7 +12,7 @@ use super::{Admission, Synced, WebhooksArgs};
 use crate::process::bind::Bind;
 use crate::process::environment;
 use crate::process::health::{self, Health};
-use crate::process::run::{Parts, Signals, again};
+use crate::process::run::{Parts, Signals, stop};
 
 /// What `/readyz` waits for.
 const VIEW: &str = "the view of the cluster";
@@ -31,13 +31,7 @@ pub async fn run(args: WebhooksArgs) -> anyhow::Result<()> {
     }
     let (shutdown, mut parts) = (CancellationToken::new(), Parts::default());
     let outcome = serve(&args, &mut signals, &mut parts, &shutdown).await;
-    tracing::info!("stopping");
-    shutdown.cancel();
-    tokio::select! {
-        biased;
-        () = async { while parts.join_one().await {} } => outcome,
-        again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
-    }
+    stop(&mut parts, &shutdown, outcome).await
 }
 
 async fn serve(

@@ -36,7 +36,7 @@ pub async fn answer(
                 return Ok(response);
             }
             let mut object: Value = serde_json::from_slice(&found)?;
-            merge(&mut object, serde_json::from_slice(body)?);
+            json_patch::merge(&mut object, &serde_json::from_slice(body)?);
             Ok(reply(StatusCode::OK, &object))
         }
         _ => Ok(reply(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))),
@@ -57,33 +57,4 @@ fn created(body: &Bytes) -> serde_json::Result<Value> {
     }
     metadata["resourceVersion"] = "0".into();
     Ok(object)
-}
-
-/// A JSON merge patch (RFC 7396); the version that it names has done its service.
-fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in fields {
-        match (value, target.as_object_mut()) {
-            (Value::Null, Some(object)) => drop(object.shift_remove(&name)),
-            (value, _) => merge(&mut target[&name], value),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_patch_changes_what_it_names() {
-        let mut object = json!({"a": {"b": 1, "c": 2}, "d": [1]});
-        merge(&mut object, json!({"a": {"b": null, "e": {"f": null, "g": 3}}, "d": [2]}));
-        assert_eq!(object, json!({"a": {"c": 2, "e": {"g": 3}}, "d": [2]}));
-    }
 }
