@@ -2,11 +2,13 @@
 //!
 //! A new server is a module with a `start` function and one line in [`SERVICES`].
 
+pub mod collector;
 mod debian;
 mod external_scaler;
+mod go_program;
 mod postgresql;
-mod prometheus;
-mod rabbitmq;
+pub mod prometheus;
+pub(crate) mod rabbitmq;
 mod redis;
 
 use std::time::Duration;
@@ -20,14 +22,17 @@ use crate::process_group::ProcessGroup;
 struct Service {
     name: &'static str,
     start: fn() -> Result<Running>,
+    /// It is started only where it is asked for by its name.
+    on_demand: bool,
 }
 
 const SERVICES: &[Service] = &[
-    Service { name: "external-scaler", start: external_scaler::start },
-    Service { name: "postgresql", start: postgresql::start },
-    Service { name: "prometheus", start: prometheus::start },
-    Service { name: "rabbitmq", start: rabbitmq::start },
-    Service { name: "redis", start: redis::start },
+    Service { name: "collector", start: collector::start, on_demand: true },
+    Service { name: "external-scaler", start: external_scaler::start, on_demand: false },
+    Service { name: "postgresql", start: postgresql::start, on_demand: false },
+    Service { name: "prometheus", start: prometheus::start, on_demand: false },
+    Service { name: "rabbitmq", start: rabbitmq::start, on_demand: false },
+    Service { name: "redis", start: redis::start, on_demand: false },
 ];
 
 /// A server that is up. It and everything it wrote are gone when this is dropped or this process ends.
@@ -38,6 +43,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// One of the variables.
+    ///
+    /// # Errors
+    /// When the service has no such variable.
+    pub fn variable(&self, name: &str) -> Result<&str> {
+        let found = self.variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| &**value).with_context(|| format!("the service has no {name}"))
+    }
+
     /// # Errors
     /// When one of the server's processes has ended by itself, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
@@ -45,7 +59,7 @@ impl Running {
     }
 }
 
-/// Starts every service, or those named.
+/// Starts every service but those on demand, or those named.
 ///
 /// # Errors
 /// When a name is unknown, or a server is neither installed nor installable, or does not come up.
@@ -56,7 +70,10 @@ pub fn start(names: &[String]) -> Result<Vec<Running>> {
     }
     SERVICES
         .iter()
-        .filter(|service| names.is_empty() || names.iter().any(|name| name == service.name))
+        .filter(|service| match names {
+            [] => !service.on_demand,
+            names => names.iter().any(|name| name == service.name),
+        })
         .map(|service| (service.start)().with_context(|| format!("service {}", service.name)))
         .collect()
 }

@@ -27,6 +27,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
 fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> {
     let assets = steps.time("control plane", control_plane::provide)?;
     let helm = steps.time("helm", helm::provide)?;
+    let collector = steps.time("collector", services::collector::provide)?;
     let mut running = steps.time("start services", || services::start(&[]))?;
 
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -38,6 +39,7 @@ fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> 
     cargo
         .env("KUBEBUILDER_ASSETS", assets)
         .env("TIDEMARK_TEST_HELM", helm)
+        .env(services::collector::VARIABLE, collector)
         .env("TIDEMARK_REQUIRE_HELM", "1")
         .env("TIDEMARK_REQUIRE_CONTROL_PLANE", "1")
         .env("TIDEMARK_REQUIRE_SERVICES", "1")

@@ -177,6 +177,7 @@ fn start(folder: &Path, server: u16, link: u16, port: u16) -> [Child; 2] {
         of("metrics-server"),
         of("--bind-address=127.0.0.1"),
         format!("--secure-port={port}"),
+        of("--port=0"),
         format!("--metrics-service-address=127.0.0.1:{link}"),
         format!("--metrics-service-grpc-authority={OPERATOR}"),
     ];

@@ -11,10 +11,10 @@ use rustls::ServerConfig;
 use tidemark_clock::Clock;
 use tidemark_operator::Handle;
 use tidemark_serving::certificates::Authority;
-use tidemark_serving::front_proxy::{Access, Delegated, Error as Unreadable, FrontProxy};
+use tidemark_serving::front_proxy::{Access, Delegated, Error as Unreadable, FrontProxy, Leniency};
 use tidemark_serving::identity::{self, Identity};
 use tidemark_serving::tls::{Clients, Policy, server_config};
-use tidemark_serving::{ExternalMetrics, MetricsSource, https};
+use tidemark_serving::{ExternalMetrics, MetricsSource, ReasonsApi, ReasonsSource, https};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::OperatorArgs;
 use crate::describe;
 use crate::metrics::OperatorMetrics;
+use crate::operator::reasons;
 
 /// Between two looks at the cluster's settings, and at the files that stand in for them.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -36,14 +37,16 @@ pub async fn prepare(
     args: &OperatorArgs,
     listener: TcpListener,
     client: Client,
-    handle: Handle,
+    (handle, reasons): (Handle, Arc<dyn ReasonsSource>),
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let api = Api {
-        source: Arc::new(OperatorMetrics::new(handle)),
+        sources: Sources::Both { metrics: Arc::new(OperatorMetrics::new(handle)), reasons },
         clients: ClusterClients { authentication: client.clone(), authorization: client.clone(), settings: client },
         overrides: Overrides::default(),
+        lookup: Lookup::default(),
+        leniency: Leniency::default(),
         policy: Policy::default(),
     };
     let folder = args.cert_dir.clone();
@@ -137,20 +140,57 @@ impl Overrides {
     }
 }
 
+/// What comes of the cluster's settings of front proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lookup {
+    /// They are waited for.
+    #[default]
+    Required,
+    /// While they cannot be read, only what stands in for them holds.
+    Tolerated,
+    /// They are not read: only what stands in for them holds.
+    Skipped,
+}
+
+impl Lookup {
+    async fn read(self, client: &Client) -> Result<FrontProxy, Unreadable> {
+        if self == Self::Skipped { Ok(FrontProxy::default()) } else { FrontProxy::read(client).await }
+    }
+}
+
+/// Where the answers come from.
+pub enum Sources {
+    Both {
+        metrics: Arc<dyn MetricsSource>,
+        reasons: Arc<dyn ReasonsSource>,
+    },
+    /// Only reasons are served.
+    Reasons(Arc<dyn ReasonsSource>),
+}
+
 /// The API before it is served.
 pub struct Api {
-    pub source: Arc<dyn MetricsSource>,
+    pub sources: Sources,
     pub clients: ClusterClients,
     pub overrides: Overrides,
+    pub lookup: Lookup,
+    pub leniency: Leniency,
     pub policy: Policy,
+}
+
+#[derive(Clone)]
+enum Service {
+    Metrics(ExternalMetrics),
+    Reasons(ReasonsApi),
 }
 
 /// The API with the cluster's settings.
 pub struct Prepared {
-    service: ExternalMetrics,
+    service: Service,
     delegated: Arc<Delegated>,
     settings: Client,
     overrides: Overrides,
+    lookup: Lookup,
     policy: Policy,
     front_proxy: FrontProxy,
 }
@@ -163,17 +203,29 @@ impl Api {
     pub async fn prepare(self) -> anyhow::Result<Prepared> {
         let ClusterClients { authentication, authorization, settings } = self.clients;
         let found = loop {
-            match FrontProxy::read(&settings).await {
+            match self.lookup.read(&settings).await {
+                Err(error) if self.lookup == Lookup::Tolerated => {
+                    tracing::warn!("without the cluster's front-proxy settings: {error}");
+                    break FrontProxy::default();
+                }
                 Err(error @ (Unreadable::Read(_) | Unreadable::TimedOut)) => tracing::warn!("waiting: {error}"),
                 found => break found?,
             }
             tokio::time::sleep(PAUSE).await;
         };
         let front_proxy = self.overrides.apply(found)?;
-        let delegated = Arc::new(Delegated::over(authentication, authorization, front_proxy.clone()));
-        let service = ExternalMetrics::new(self.source, Access::Delegated(delegated.clone()));
-        let (overrides, policy) = (self.overrides, self.policy);
-        Ok(Prepared { service, delegated, settings, overrides, policy, front_proxy })
+        let delegated = Delegated::over(authentication, authorization, front_proxy.clone());
+        let delegated = Arc::new(delegated.with(self.leniency));
+        let access = Access::Delegated(delegated.clone());
+        let service = match self.sources {
+            Sources::Reasons(source) => Service::Reasons(reasons::api(source, access)),
+            Sources::Both { metrics, reasons: source } => {
+                let reasons = reasons::api(source, access.clone());
+                Service::Metrics(ExternalMetrics::new(metrics, access).with_reasons(reasons))
+            }
+        };
+        let (overrides, lookup, policy) = (self.overrides, self.lookup, self.policy);
+        Ok(Prepared { service, delegated, settings, overrides, lookup, policy, front_proxy })
     }
 }
 
@@ -197,10 +249,13 @@ impl Prepared {
                 }
             };
             let (sender, tls) = watch::channel(Arc::new(first));
-            let service = serving.prepared.service.clone();
+            let served = match serving.prepared.service.clone() {
+                Service::Metrics(service) => https::serve(listener, tls, service, shutdown),
+                Service::Reasons(service) => https::serve(listener, tls, service, shutdown),
+            };
             tokio::select! {
                 biased;
-                () = https::serve(listener, tls, service, shutdown) => {}
+                () = served => {}
                 () = serving.follow(&sender) => {}
             }
         })
@@ -217,7 +272,9 @@ impl Serving {
     fn config(&mut self) -> anyhow::Result<ServerConfig> {
         let Prepared { front_proxy, policy, .. } = &self.prepared;
         let identity = self.identity.borrow_and_update();
-        Ok(server_config(&identity.pair, Clients::Optional(&front_proxy.all_cas()), policy)?)
+        let cas = front_proxy.all_cas();
+        let clients = if cas.trim().is_empty() { Clients::None } else { Clients::Optional(&cas) };
+        Ok(server_config(&identity.pair, clients, policy)?)
     }
 
     /// Puts changed certificates and settings to use; does not end.
@@ -248,7 +305,7 @@ impl Serving {
             () = renewed => return true,
             () = tokio::time::sleep(REFRESH) => {}
         }
-        let found = FrontProxy::read(&self.prepared.settings).await.map_err(anyhow::Error::from);
+        let found = self.prepared.lookup.read(&self.prepared.settings).await.map_err(anyhow::Error::from);
         match found.and_then(|found| self.prepared.overrides.apply(found)) {
             Ok(found) if found == self.prepared.front_proxy => false,
             Ok(found) => {
@@ -273,7 +330,7 @@ mod tests {
     use kube::client::Body;
     use serde_json::json;
     use tidemark_serving::certificates::Pair;
-    use tidemark_serving::{ExternalMetric, Values};
+    use tidemark_serving::{Asked, ExternalMetric, Values};
 
     use super::*;
 
@@ -282,6 +339,12 @@ mod tests {
     impl MetricsSource for Nothing {
         fn values<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Values<'a> {
             Box::pin(std::future::ready(Ok(Vec::<ExternalMetric>::new())))
+        }
+    }
+
+    impl ReasonsSource for Nothing {
+        fn ask<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Asked> {
+            Box::pin(std::future::ready(Asked { status: 200, json: "{}".to_owned() }))
         }
     }
 
@@ -301,13 +364,34 @@ mod tests {
         Client::new(service, "default")
     }
 
-    async fn serving(ca: Arc<Mutex<String>>, identity: watch::Receiver<Arc<Identity>>) -> Serving {
+    async fn serving(ca: Arc<Mutex<String>>, identity: watch::Receiver<Arc<Identity>>, lookup: Lookup) -> Serving {
         let client = cluster(ca);
         let clients =
             ClusterClients { authentication: client.clone(), authorization: client.clone(), settings: client };
-        let api =
-            Api { source: Arc::new(Nothing), clients, overrides: Overrides::default(), policy: Policy::default() };
+        let api = Api {
+            sources: Sources::Both { metrics: Arc::new(Nothing), reasons: Arc::new(Nothing) },
+            clients,
+            overrides: Overrides::default(),
+            lookup,
+            leniency: Leniency::default(),
+            policy: Policy::default(),
+        };
         Serving { prepared: api.prepare().await.unwrap(), identity }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_clusters_settings_callers_come_with_tokens() {
+        let own = authority();
+        let identity = Arc::new(Identity { pair: own.server(&["localhost"]).unwrap(), ca: String::new() });
+        for lookup in [Lookup::Skipped, Lookup::Tolerated] {
+            let (_kept, seen) = watch::channel(identity.clone());
+            // It has no aggregation layer: nothing to look up.
+            let ca = Arc::new(Mutex::new(String::new()));
+            let mut serving = serving(ca.clone(), seen, lookup).await;
+            assert!(serving.config().is_ok());
+            *ca.lock().unwrap() = own.certificate();
+            assert_eq!(serving.change().await, lookup == Lookup::Tolerated, "{lookup:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,7 +402,7 @@ mod tests {
         let (first, second) = (pair(), pair());
         let ca = Arc::new(Mutex::new(proxies.certificate()));
         let (renew, seen) = watch::channel(identity(first.clone()));
-        let mut serving = serving(ca.clone(), seen).await;
+        let mut serving = serving(ca.clone(), seen, Lookup::Required).await;
         assert!(serving.config().is_ok());
         assert!(!serving.change().await, "nothing is new");
 

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use crate::operator::args::OperatorArgs;
+use crate::process::bind::Bind;
+use crate::process::go_bool;
+use crate::process::otlp::OtlpArgs;
 
 /// Event-driven autoscaling for Kubernetes.
 // Charts append their users' flags to their own: the last one counts, as with KEDA.
@@ -30,10 +33,20 @@ pub enum Command {
     Lint(crate::lint::LintArgs),
     /// Read each trigger of manifests once, from the real event source, and show what came of it
     Probe(crate::probe::ProbeArgs),
+    /// Say why an object has the replicas it has, who changed them last, what would change them next, and what is wrong
+    Explain(crate::explain::ExplainArgs),
+    /// Show all objects at a glance
+    Status(crate::status::StatusArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
-    /// Print the version
-    Version,
+    /// Print a whole installation as YAML, for `kubectl apply --server-side -f -`
+    Manifests(crate::install::manifests::ManifestsArgs),
+    /// Take the finalizer from all objects after an uninstall, so that they can be deleted
+    Release(crate::install::release::ReleaseArgs),
+    /// Print the completions of a shell
+    Completions(crate::install::completions::CompletionsArgs),
+    /// Print the version, the commit, and what it works with
+    Version(crate::version::VersionArgs),
     /// Run one of the small programs of the examples
     #[command(subcommand)]
     Demo(tidemark_demo::Demo),
@@ -66,4 +79,27 @@ pub struct Up {
     /// Do not apply files again when they change
     #[arg(long)]
     pub no_watch: bool,
+    /// Serve metrics for Prometheus
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub enable_prometheus_metrics: bool,
+    /// Where metrics are served for Prometheus
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub metrics_bind_address: Bind,
+    /// Push metrics over OTLP, as the OTEL_... variables say
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub enable_opentelemetry_metrics: bool,
+    /// Tell how long requests to event sources take by trigger, not by trigger type
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub enable_high_cardinality_metrics_labels: bool,
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
 }

@@ -4,6 +4,8 @@ mod aggregation;
 pub mod apply;
 pub mod args;
 pub mod crds;
+pub mod explain;
+pub mod install;
 pub mod kubeconfig;
 pub mod lint;
 pub mod manifests;
@@ -13,6 +15,7 @@ pub mod metrics_server;
 pub mod operator;
 pub mod probe;
 pub mod process;
+pub mod status;
 pub mod up;
 pub mod version;
 pub mod webhooks;
@@ -31,8 +34,15 @@ pub fn main() -> ExitCode {
         Command::Shim => return tidemark_sandbox::process::shim_main([]),
         Command::Lint(args) => return lint::run(&args).unwrap_or_else(|error| failed(&error)),
         Command::Probe(args) => return block_on(Box::pin(probe::run(args))).unwrap_or_else(|error| failed(&error)),
+        Command::Release(args) => {
+            return block_on(Box::pin(install::release::run(args))).unwrap_or_else(|error| failed(&error));
+        }
         Command::Crds => crds::print(),
-        Command::Version => version::print(),
+        Command::Manifests(args) => install::manifests::print(&args),
+        Command::Completions(args) => install::completions::print(&args),
+        Command::Version(args) => version::print(&args),
+        Command::Explain(args) => block_on(Box::pin(explain::run(args))),
+        Command::Status(args) => block_on(Box::pin(status::run(args))),
         Command::Demo(demo) => block_on(tidemark_demo::run(demo)),
         Command::Up(args) => block_on(Box::pin(up::run(args))),
         Command::Operator(args) => block_on(Box::pin(operator::run(*args))),

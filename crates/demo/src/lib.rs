@@ -1,11 +1,15 @@
-//! The small programs that the examples run: a job queue over HTTP with its worker and its load, and a consumer and a
-//! producer for RabbitMQ. They are real programs, so that what scales them is seen at real work: a lost worker's job
+//! The small programs that the examples run: a job queue over HTTP with its worker and its load; a consumer and a
+//! producer for RabbitMQ; an HTTP service that measures its requests, its load, and a gateway that asks for a token. They are real programs, so that what scales them is seen at real work: a lost worker's job
 //! is done by another one, and a worker that is told to stop finishes the job that it has.
 
 mod amqp;
+mod gateway;
 mod load;
 mod output;
+mod period;
 mod queue;
+mod requests;
+mod web;
 mod worker;
 
 use std::future::Future;
@@ -28,6 +32,12 @@ pub enum Demo {
     RabbitmqConsumer(amqp::ConsumerArgs),
     /// Puts messages into a RabbitMQ queue
     RabbitmqProducer(amqp::ProducerArgs),
+    /// An HTTP service that measures its requests and pushes what it has measured over OTLP
+    HttpApp(web::Args),
+    /// Sends requests to an HTTP service, in waves or without end
+    HttpLoad(requests::Args),
+    /// Lets requests through to a service when they show the right bearer token
+    BearerProxy(gateway::Args),
 }
 
 /// Runs a program until it is done, or until SIGTERM or Ctrl-C: then work in hand is finished, and no more begun.
@@ -56,6 +66,9 @@ async fn program(demo: Demo, stop: CancellationToken) -> anyhow::Result<()> {
         Demo::Worker(args) => worker::run(args, stop).await,
         Demo::Load(args) => load::run(args, stop).await,
         Demo::RabbitmqConsumer(args) => amqp::consume(args, stop).await,
+        Demo::HttpApp(args) => web::run(args, stop).await,
+        Demo::HttpLoad(args) => requests::run(args, stop).await,
+        Demo::BearerProxy(args) => gateway::run(args, stop).await,
         Demo::RabbitmqProducer(args) => {
             tokio::select! {
                 biased;
@@ -76,4 +89,14 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Subcommand as _;
+
+    #[test]
+    fn the_arguments_of_all_programs_go_together() {
+        super::Demo::augment_subcommands(clap::Command::new("demo")).debug_assert();
+    }
 }

@@ -352,7 +352,8 @@ fn draft(what: &What) -> Option<Draft> {
             Draft::warning("KEDAMetricSourceFailed", error.to_string())
         }
         What::Fetch { outcome: Err(error), .. } => Draft::warning("KEDAScalerFailed", error.to_string()),
-        What::Fetch { .. } | What::Decision { .. } | What::Poll { .. } => None,
+        What::Fetch { .. } | What::Decision { .. } | What::Poll { .. } | What::Pushed { .. } | What::Hpa(_) => None,
+        What::Query { .. } => None,
         What::Defined { .. } | What::Gone | What::Paused(_) | What::Resource { .. } => None,
         What::Write { write, error } => draft_write(write, error.as_deref()),
         What::Error { stage, message } => draft_error(stage, message),

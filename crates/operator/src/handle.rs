@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::actor::{Message, MetricRequest};
 use crate::context::Context;
 use crate::observation::{ObjectKey, Observation};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Detail, Snapshot};
 
 /// Beyond the deadline of a fetch: for a request that joins one which is about to be replaced.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,13 +66,23 @@ impl Handle {
         let absent = || MetricError::ObjectNotFound(object.to_owned());
         let entry = self.ctx.registry.get(&ObjectKey::new(namespace, object)).ok_or_else(absent)?;
         let (reply, answer) = oneshot::channel();
-        let request = MetricRequest { metric: metric.to_owned(), reply };
+        let request = MetricRequest { metric: metric.to_owned(), asked: Instant::now(), reply };
         entry.mailbox.send(Message::Metric(Box::new(request))).map_err(|_| absent())?;
         match tokio::time::timeout(self.ctx.settings.fetch_timeout + GRACE, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(absent()),
             Err(_) => Err(MetricError::Failed { metric: metric.to_owned(), error: "not answered in time".into() }),
         }
+    }
+
+    /// Everything that is known of an object at this moment; none where there is no such object.
+    pub async fn detail(&self, object: &ObjectKey) -> Option<Detail> {
+        let entry = self.ctx.registry.get(object)?;
+        let (reply, answer) = oneshot::channel();
+        entry.mailbox.send(Message::Detail(Box::new(reply))).ok()?;
+        let mut detail = tokio::time::timeout(GRACE, answer).await.ok()?.ok()?;
+        detail.snapshot = entry.snapshot();
+        Some(detail)
     }
 
     /// Resolves when every watch has shown all that there is: before that, an object that is not known may be there all
@@ -91,6 +102,11 @@ impl Handle {
     /// The latest state of every object, by namespace and name.
     pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         self.ctx.registry.snapshots()
+    }
+
+    /// At most `limit` of the latest states, by namespace and name: those after `after`, of a namespace or of all.
+    pub fn page(&self, namespace: Option<&str>, after: Option<&ObjectKey>, limit: usize) -> Vec<Arc<Snapshot>> {
+        self.ctx.registry.page(namespace, after, limit)
     }
 
     /// Resolves when any snapshot has changed since this handle's last call resolved.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricSource, CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy,
-    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
-    MetricIdentifier, MetricSpec as HpaMetric, MetricTarget, ResourceMetricSource,
+    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerCondition,
+    HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec as HpaSpecMetric, MetricStatus, MetricTarget,
+    ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -20,6 +21,7 @@ use tidemark_engine::{metric, quantity};
 use tidemark_trigger::{MetricSpec, MetricType, Resource, ResourceTarget};
 
 use crate::FIELD_MANAGER;
+use crate::observation::{HpaCondition, HpaMetric, HpaSeen};
 use crate::target::Target;
 
 /// Field managers whose labels and annotations on an HPA are this operator's to remove: its own, and KEDA's.
@@ -121,7 +123,7 @@ fn label_value(name: &str) -> String {
     cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }
 
-fn metric_of(object: &str, metric: &MetricSpec) -> HpaMetric {
+fn metric_of(object: &str, metric: &MetricSpec) -> HpaSpecMetric {
     match metric {
         MetricSpec::External { name, metric_type, target_milli } => external(object, name, *metric_type, *target_milli),
         MetricSpec::Resource { resource, container, target } => {
@@ -145,23 +147,23 @@ fn resource_target(target: &ResourceTarget) -> MetricTarget {
     }
 }
 
-fn resource_metric(resource: Resource, container: Option<&str>, target: MetricTarget) -> HpaMetric {
+fn resource_metric(resource: Resource, container: Option<&str>, target: MetricTarget) -> HpaSpecMetric {
     let name = resource.as_str().to_owned();
     match container {
-        None => HpaMetric {
+        None => HpaSpecMetric {
             type_: "Resource".to_owned(),
             resource: Some(ResourceMetricSource { name, target }),
-            ..HpaMetric::default()
+            ..HpaSpecMetric::default()
         },
-        Some(container) => HpaMetric {
+        Some(container) => HpaSpecMetric {
             type_: "ContainerResource".to_owned(),
             container_resource: Some(ContainerResourceMetricSource { container: container.to_owned(), name, target }),
-            ..HpaMetric::default()
+            ..HpaSpecMetric::default()
         },
     }
 }
 
-fn external(object: &str, name: &str, metric_type: MetricType, target_milli: i64) -> HpaMetric {
+fn external(object: &str, name: &str, metric_type: MetricType, target_milli: i64) -> HpaSpecMetric {
     let amount = Some(Quantity(quantity::format_milli(target_milli)));
     let target = match metric_type {
         MetricType::AverageValue => {
@@ -169,7 +171,7 @@ fn external(object: &str, name: &str, metric_type: MetricType, target_milli: i64
         }
         MetricType::Value => MetricTarget { type_: "Value".to_owned(), value: amount, ..MetricTarget::default() },
     };
-    HpaMetric {
+    HpaSpecMetric {
         type_: "External".to_owned(),
         external: Some(ExternalMetricSource {
             metric: MetricIdentifier {
@@ -181,7 +183,7 @@ fn external(object: &str, name: &str, metric_type: MetricType, target_milli: i64
             },
             target,
         }),
-        ..HpaMetric::default()
+        ..HpaSpecMetric::default()
     }
 }
 
@@ -276,7 +278,7 @@ fn canonical(mut spec: HorizontalPodAutoscalerSpec) -> HorizontalPodAutoscalerSp
     spec
 }
 
-fn target_of(metric: &mut HpaMetric) -> Option<&mut MetricTarget> {
+fn target_of(metric: &mut HpaSpecMetric) -> Option<&mut MetricTarget> {
     let external = metric.external.as_mut().map(|source| &mut source.target);
     let resource = metric.resource.as_mut().map(|source| &mut source.target);
     let container = metric.container_resource.as_mut().map(|source| &mut source.target);
@@ -305,28 +307,56 @@ pub(crate) struct HpaView {
     /// Changes with everything but the status.
     pub(crate) fingerprint: u64,
     pub(crate) desired: Option<i32>,
-    /// Status, reason and message of the condition `ScalingActive`.
-    pub(crate) scaling_active: Option<(String, String, String)>,
+    /// What people may see of it.
+    pub(crate) seen: Arc<HpaSeen>,
     pub(crate) deleted: bool,
 }
 
 impl HpaView {
     pub(crate) fn new(hpa: &HorizontalPodAutoscaler, deleted: bool) -> Self {
-        let status = hpa.status.as_ref();
-        let scaling_active = status.into_iter().flat_map(|status| status.conditions.iter().flatten()).find_map(|c| {
-            (c.type_ == "ScalingActive").then(|| {
-                (c.status.clone(), c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default())
-            })
-        });
         Self {
             name: hpa.name_any().into(),
             uid: hpa.metadata.uid.clone().unwrap_or_default().into(),
             fingerprint: fingerprint(hpa),
-            desired: status.map(|status| status.desired_replicas),
-            scaling_active,
+            desired: hpa.status.as_ref().map(|status| status.desired_replicas),
+            seen: Arc::new(seen(hpa)),
             deleted: deleted || hpa.metadata.deletion_timestamp.is_some(),
         }
     }
+}
+
+/// What people may see of an HPA.
+fn seen(hpa: &HorizontalPodAutoscaler) -> HpaSeen {
+    let status = hpa.status.clone().unwrap_or_default();
+    let condition = |condition: HorizontalPodAutoscalerCondition| HpaCondition {
+        kind: condition.type_,
+        status: condition.status,
+        reason: condition.reason.unwrap_or_default(),
+        message: condition.message.unwrap_or_default(),
+    };
+    HpaSeen {
+        name: hpa.name_any().into(),
+        min: hpa.spec.min_replicas.unwrap_or(1),
+        max: hpa.spec.max_replicas,
+        current: status.current_replicas,
+        desired: hpa.status.as_ref().map(|status| status.desired_replicas),
+        last_scale: status.last_scale_time.map(|time| time.0),
+        conditions: status.conditions.into_iter().flatten().map(condition).collect(),
+        metrics: status.current_metrics.into_iter().flatten().filter_map(metric_seen).collect(),
+    }
+}
+
+fn metric_seen(metric: MetricStatus) -> Option<HpaMetric> {
+    let external = metric.external.map(|external| (external.metric.name, external.current));
+    let resource = metric.resource.map(|resource| (resource.name, resource.current));
+    let container = metric.container_resource.map(|resource| (resource.name, resource.current));
+    let (name, current) = external.or(resource).or(container)?;
+    Some(HpaMetric {
+        name,
+        value: current.value.map(|value| value.0),
+        average_value: current.average_value.map(|value| value.0),
+        average_utilization: current.average_utilization,
+    })
 }
 
 fn fingerprint(hpa: &HorizontalPodAutoscaler) -> u64 {

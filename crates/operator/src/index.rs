@@ -243,7 +243,7 @@ impl Index {
             Err(error) => {
                 tracing::warn!(namespace = key.namespace, name = key.name, %error, "ScaledObject cannot be decoded");
                 let message = format!("the ScaledObject cannot be decoded: {error}").into();
-                self.ctx.observer.tell(&Arc::new(key), &uid.into(), What::Error { stage: Stage::Check, message });
+                self.ctx.observer.tell(&Arc::new(key), &uid.into(), 0, What::Error { stage: Stage::Check, message });
             }
         }
     }
@@ -357,7 +357,7 @@ impl Index {
 
     fn tell_authentication(&self, key: &AuthenticationKey, here: bool) {
         let object = Arc::new(ObjectKey::new(&*key.namespace, &*key.name));
-        self.ctx.observer.tell(&object, &"".into(), What::Resource { kind: key.kind, here });
+        self.ctx.observer.tell(&object, &"".into(), 0, What::Resource { kind: key.kind, here });
     }
 
     fn send_all(&self, objects: &[Arc<ObjectKey>], message: impl Fn() -> Message) {

@@ -40,9 +40,12 @@ use tokio_util::sync::CancellationToken;
 pub use crate::cluster::KubeCluster;
 use crate::context::Context;
 pub use crate::handle::{Handle, MetricError, MetricValue};
-pub use crate::observation::{Asker, Definition, Life, ObjectKey, Observation, ScaleCause, Seen, Stage, What, Write};
+pub use crate::observation::{
+    Asker, Definition, HpaCondition, HpaMetric, HpaSeen, Life, ObjectKey, Observation, ScaleCause, Seen, Stage, What,
+    Write,
+};
 pub use crate::settings::{Settings, Writes};
-pub use crate::snapshot::{Snapshot, TriggerView};
+pub use crate::snapshot::{Detail, Snapshot, TriggerView};
 
 /// Who writes, in the managed fields of Kubernetes objects.
 pub(crate) const FIELD_MANAGER: &str = "tidemark";

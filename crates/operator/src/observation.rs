@@ -9,10 +9,13 @@ use jiff::Timestamp;
 use tidemark_api::AuthenticationKind;
 use tidemark_clock::Clock;
 use tidemark_engine::activation::Action;
+use tidemark_engine::metric::Target;
 use tidemark_engine::reason::Reason;
 use tidemark_trigger::door::Hop;
 use tidemark_trigger::{Reading, SourceError};
 use tokio::sync::broadcast;
+
+use crate::handle::{MetricError, MetricValue};
 
 /// Observations that a slow consumer may fall behind by before it loses the oldest.
 const CAPACITY: usize = 4096;
@@ -43,6 +46,9 @@ pub struct Observation {
     pub object: Arc<ObjectKey>,
     /// The object's uid.
     pub uid: Arc<str>,
+    /// The number of the object's evaluation to which this belongs; 0 before the first. An evaluation begins with
+    /// [`What::Poll`], [`What::Pushed`] or a [`What::Fetch`] for the HPA; what is asked beside it has its number, too.
+    pub evaluation: u64,
     pub what: What,
 }
 
@@ -63,10 +69,50 @@ pub struct Seen {
     pub metric: Arc<str>,
     /// What the HPA is told of it, in thousandths; none where nothing can be said.
     pub milli: Option<i64>,
+    /// What the HPA compares it with; none where nobody knows the metric yet, or the HPA reads it by itself.
+    pub target: Option<Target>,
     /// None where nothing is known.
     pub active: Option<bool>,
     /// The value is the fallback's.
     pub fallback: bool,
+}
+
+/// An object's HPA as it was last seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HpaSeen {
+    pub name: Arc<str>,
+    pub min: i32,
+    pub max: i32,
+    /// The replicas that it counted, and those that it wants; none before it has looked.
+    pub current: Option<i32>,
+    pub desired: Option<i32>,
+    /// When it last changed the replicas.
+    pub last_scale: Option<Timestamp>,
+    pub conditions: Vec<HpaCondition>,
+    pub metrics: Vec<HpaMetric>,
+}
+
+/// A condition of an HPA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HpaCondition {
+    /// `AbleToScale`, `ScalingActive` or `ScalingLimited`.
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// A metric's value as the HPA last read it; quantities in Kubernetes' notation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HpaMetric {
+    /// The external metric's name, or `cpu`, `memory`.
+    pub name: String,
+    pub value: Option<String>,
+    /// Per replica.
+    pub average_value: Option<String>,
+    /// Per cent of what the pods request.
+    pub average_utilization: Option<i32>,
 }
 
 /// What happened.
@@ -80,6 +126,10 @@ pub enum What {
     Gone,
     /// A poll of the object began, so long after it was due.
     Poll { late: Duration },
+    /// A source told, unasked, that its trigger is active.
+    Pushed { trigger: usize },
+    /// The object's HPA is new, or its state has changed.
+    Hpa(Arc<HpaSeen>),
     /// A custom resource that is not scaled has come or gone: an authentication.
     Resource { kind: AuthenticationKind, here: bool },
     /// A trigger was read, or could not be.
@@ -91,6 +141,8 @@ pub enum What {
         asked_by: Asker,
         /// Its values go into the formula of scaling modifiers.
         for_formula: bool,
+        /// Where the source is, as far as the trigger says so: scheme, host and port, and no secret.
+        endpoint: Option<Arc<str>>,
         /// From the start of the fetch to its end.
         took: Duration,
         /// The external metrics of the trigger; none where only the source knows them and has not told.
@@ -99,7 +151,11 @@ pub enum What {
         outcome: Result<Vec<Reading>, SourceError>,
         /// What was asked over HTTP, but for requests that were shared with another trigger's read.
         requests: Vec<Hop>,
+        /// Replies with nothing in them where a value is wanted; each says whether that was taken for 0.
+        empties: Vec<bool>,
     },
+    /// Somebody asked for an external metric, as HPAs do, and was answered after so long.
+    Query { metric: Arc<str>, took: Duration, outcome: Result<Vec<MetricValue>, MetricError> },
     /// The engine decided between zero, idle and the minimum.
     Decision {
         active: bool,
@@ -233,8 +289,9 @@ impl Observer {
     }
 
     /// Tells all consumers; it never waits, and nobody need listen.
-    pub(crate) fn tell(&self, object: &Arc<ObjectKey>, uid: &Arc<str>, what: What) {
-        let observation = Observation { time: self.clock.now(), object: object.clone(), uid: uid.clone(), what };
+    pub(crate) fn tell(&self, object: &Arc<ObjectKey>, uid: &Arc<str>, evaluation: u64, what: What) {
+        let (object, uid) = (object.clone(), uid.clone());
+        let observation = Observation { time: self.clock.now(), object, uid, evaluation, what };
         let _ = self.sender.send(Arc::new(observation));
     }
 }

@@ -1,10 +1,15 @@
 //! What is known of each object, published as an immutable value. Readers never hold the writer up.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tidemark_api::Condition;
+use tidemark_engine::activation::{Controls, Policy};
+use tidemark_engine::fallback::Fallback;
+use tidemark_engine::metric::Target;
 use tidemark_engine::reason::Reason;
 use tidemark_trigger::{ErrorKind, MetricType};
 use tokio::sync::watch;
@@ -41,6 +46,36 @@ pub struct Snapshot {
     pub next_poll: Option<Timestamp>,
     /// The end of the running cooldown.
     pub cooldown_until: Option<Timestamp>,
+}
+
+/// An object's state with what its specification asks for, gathered for somebody who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detail {
+    pub snapshot: Snapshot,
+    pub policy: Policy,
+    /// Time between two polls.
+    pub interval: Duration,
+    /// A fallback that can be used.
+    pub fallback: Option<Fallback>,
+    /// The target of the composite metric, where a formula makes one of all external ones.
+    pub composite: Option<Target>,
+    /// What the annotations ask for.
+    pub controls: Controls,
+    /// The object's HPA; none before it was made.
+    pub hpa: Option<String>,
+    /// The status' conditions, in their order.
+    pub conditions: Vec<Condition>,
+    /// When a trigger was last active.
+    pub last_active: Option<Timestamp>,
+    /// Failures in a row of each trigger, by index; counted where there is a fallback.
+    pub failures: Vec<u32>,
+    /// Why the last check of the object failed.
+    pub check_failure: Option<String>,
+    /// The object that has the target or the HPA in this object's place.
+    pub rival: Option<Arc<ObjectKey>>,
+    pub deleting: bool,
+    /// The number of the latest evaluation.
+    pub evaluation: u64,
 }
 
 /// One metric of one trigger.
@@ -102,7 +137,7 @@ impl Entry {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let view = self.view();
         Snapshot {
             key: self.key.clone(),
@@ -155,6 +190,24 @@ impl Registry {
     pub(crate) fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.values().map(|entry| Arc::new(entry.snapshot())).collect()
+    }
+
+    /// At most `limit` snapshots, by namespace and name: those after `after`, of a namespace or of all.
+    pub(crate) fn page(
+        &self,
+        namespace: Option<&str>,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Vec<Arc<Snapshot>> {
+        let first = ObjectKey::new(namespace.unwrap_or_default(), "");
+        let begin = match after {
+            Some(after) if *after >= first => Bound::Excluded(after),
+            _ => Bound::Included(&first),
+        };
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let page = entries.range::<ObjectKey, _>((begin, Bound::Unbounded)).map(|(_, entry)| entry);
+        let page = page.take_while(|entry| namespace.is_none_or(|namespace| entry.key.namespace == namespace));
+        page.take(limit).map(|entry| Arc::new(entry.snapshot())).collect()
     }
 
     /// Publishes an object's state, unless it is what was published last.

@@ -20,8 +20,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tower::Service;
 
+use crate::described;
 use crate::front_proxy::{Access, Attributes};
 use crate::https::PeerCertificates;
+use crate::reasons_api::{ReasonsApi, reasons_path};
 use crate::reply::{self, Form};
 use selector::{BadSelector, object_of};
 
@@ -59,12 +61,19 @@ pub trait MetricsSource: Send + Sync + 'static {
 pub struct ExternalMetrics {
     source: Arc<dyn MetricsSource>,
     access: Access,
+    reasons: Option<ReasonsApi>,
 }
 
 impl ExternalMetrics {
     /// The API over a source; `access` says who may read.
     pub fn new(source: Arc<dyn MetricsSource>, access: Access) -> Self {
-        Self { source, access }
+        Self { source, access, reasons: None }
+    }
+
+    /// The same with the API of reasons beside it, for the same callers.
+    #[must_use]
+    pub fn with_reasons(self, reasons: ReasonsApi) -> Self {
+        Self { reasons: Some(reasons), ..self }
     }
 
     async fn answer(self, head: http::request::Parts) -> Response<Bytes> {
@@ -83,8 +92,13 @@ impl ExternalMetrics {
         if head.method != Method::GET && head.method != Method::HEAD {
             return reply::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is served here");
         }
-        if let Some(document) = documents::find(path, &head.headers) {
+        let groups: Vec<_> =
+            [&*documents::DESCRIBED].into_iter().chain(self.reasons.as_ref().map(ReasonsApi::described)).collect();
+        if let Some(document) = described::find(path, &head.headers, documents::TITLE, &groups) {
             return document;
+        }
+        if let Some(reasons) = self.reasons.as_ref().filter(|_| reasons_path(path).is_some()) {
+            return reasons.answer(path, &head).await;
         }
         match metric_path(path) {
             Some((namespace, metric)) => {

@@ -33,6 +33,36 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Who is in this group may do anything.
 const MASTERS: &str = "system:masters";
 
+/// What need not be asked of the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leniency {
+    /// How long it is believed whose a token is. 10 s.
+    pub tokens: Duration,
+    /// How long it is believed that a user may do something. 10 s.
+    pub allowed: Duration,
+    /// How long it is believed that a user may not do something. 10 s.
+    pub refused: Duration,
+    /// Paths that anybody may ask for; with `*` at the end, all that begin so. Values of metrics are never among them.
+    pub open_paths: Vec<String>,
+}
+
+impl Default for Leniency {
+    fn default() -> Self {
+        let belief = Duration::from_secs(10);
+        Self { tokens: belief, allowed: belief, refused: belief, open_paths: Vec::new() }
+    }
+}
+
+impl Leniency {
+    fn opens(&self, attributes: &Attributes) -> bool {
+        let Attributes::Path { path, .. } = attributes else { return false };
+        self.open_paths.iter().any(|open| match open.strip_suffix('*') {
+            Some(begin) => path.starts_with(begin),
+            None => path.trim_end_matches('/') == open.trim_end_matches('/'),
+        })
+    }
+}
+
 /// Who may read.
 #[derive(Clone)]
 pub enum Access {
@@ -50,6 +80,7 @@ pub struct Delegated {
     /// Whose a token is, by its hash; none for one that is nobody's.
     tokens: Beliefs<Option<Arc<User>>>,
     answers: Beliefs<bool>,
+    leniency: Leniency,
 }
 
 /// Why a request is turned away.
@@ -93,7 +124,14 @@ impl Delegated {
     /// Asks one cluster whose tokens are, and one what users may.
     pub fn over(authentication: Client, authorization: Client, front_proxy: FrontProxy) -> Self {
         let trust = RwLock::new(Arc::new(Trust::new(front_proxy)));
-        Self { trust, authentication, authorization, tokens: Beliefs::default(), answers: Beliefs::default() }
+        let (tokens, answers) = (Beliefs::default(), Beliefs::default());
+        Self { trust, authentication, authorization, tokens, answers, leniency: Leniency::default() }
+    }
+
+    /// The same with other times and paths.
+    #[must_use]
+    pub fn with(self, leniency: Leniency) -> Self {
+        Self { leniency, ..self }
     }
 
     /// Takes over settings that have changed in the cluster.
@@ -111,6 +149,9 @@ impl Delegated {
         headers: &HeaderMap,
         attributes: &Attributes,
     ) -> Result<(), Denied> {
+        if self.leniency.opens(attributes) {
+            return Ok(());
+        }
         let user = match self.trust().user(peer, headers) {
             Some(user) => Arc::new(user),
             None => self.token_user(headers).await.ok_or(Denied::Unauthorized)?,
@@ -123,7 +164,8 @@ impl Delegated {
             Some(allowed) => allowed,
             None => {
                 let allowed = self.may(&user, attributes).await?;
-                self.answers.put(question, allowed);
+                let belief = if allowed { self.leniency.allowed } else { self.leniency.refused };
+                self.answers.put(question, allowed, belief);
                 allowed
             }
         };
@@ -139,7 +181,7 @@ impl Delegated {
         }
         match self.whose(token).await {
             Ok(user) => {
-                self.tokens.put(hash, user.clone());
+                self.tokens.put(hash, user.clone(), self.leniency.tokens);
                 user
             }
             Err(error) => {

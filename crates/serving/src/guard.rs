@@ -88,15 +88,8 @@ fn refusal(
     headers: &HeaderMap,
     token: &str,
 ) -> Option<(StatusCode, &'static str, &'static str)> {
-    let host = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
-    if !host.is_some_and(is_loopback) {
-        return Some((StatusCode::FORBIDDEN, "Forbidden", "this API answers only to localhost, 127.0.0.1 or [::1]"));
-    }
-    if let Some(origin) = headers.get(ORIGIN) {
-        let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, h)| is_loopback(h));
-        if !own {
-            return Some((StatusCode::FORBIDDEN, "Forbidden", "this API answers no page of another origin"));
-        }
+    if let Some(message) = stranger(authority, headers) {
+        return Some((StatusCode::FORBIDDEN, "Forbidden", message));
     }
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown =
@@ -106,6 +99,17 @@ fn refusal(
         return Some((StatusCode::UNAUTHORIZED, "Unauthorized", "the bearer token of the kubeconfig is needed"));
     }
     None
+}
+
+/// Why a request to a port on loopback comes from elsewhere, as far as its host and origin tell.
+pub(crate) fn stranger(authority: Option<&str>, headers: &HeaderMap) -> Option<&'static str> {
+    let host = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
+    if !host.is_some_and(is_loopback) {
+        return Some("this API answers only to localhost, 127.0.0.1 or [::1]");
+    }
+    let own = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host));
+    let foreign = headers.get(ORIGIN).is_some_and(|origin| !origin.to_str().is_ok_and(own));
+    foreign.then_some("this API answers no page of another origin")
 }
 
 /// Whether `HOST[:PORT]` is this machine, and nothing else besides.

@@ -2,6 +2,7 @@
 
 pub mod admission_review;
 pub mod certificates;
+mod described;
 pub mod external_metrics;
 pub mod front_proxy;
 pub mod guard;
@@ -9,8 +10,10 @@ pub mod https;
 pub mod identity;
 pub mod metrics_service;
 pub mod plain;
+pub mod reasons_api;
 mod reply;
 pub mod rotation;
 pub mod tls;
 
 pub use external_metrics::{ExternalMetric, ExternalMetrics, MetricsSource, Values};
+pub use reasons_api::{Asked, ReasonsApi, ReasonsSource};

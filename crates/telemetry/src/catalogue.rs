@@ -1,9 +1,15 @@
 //! Every metric, declared once: its names on both sides, its type, its unit, its labels, and what it says.
 //!
 //! The names are KEDA's, those of its documentation as well as those of its source where they differ, because users'
-//! dashboards and alerts ask for them. Tidemark's own begin with `tidemark`.
+//! dashboards and alerts ask for them. Tidemark's own begin with `tidemark`, and what every process tells of itself has
+//! the names that all programs have for it.
+
+pub mod operator;
+pub mod process;
+pub mod services;
 
 use crate::series::{Kind, Object, Scaler};
+use crate::usage::Usage;
 
 /// How a metric's value moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +20,19 @@ pub enum Instrument {
     UpDownCounter,
     /// A number that only grows.
     Counter,
-    /// A distribution over [`DURATION_BOUNDS`].
+    /// A distribution over [`Metric::bounds`].
     Histogram,
+}
+
+impl Instrument {
+    /// The type as Prometheus calls it.
+    pub fn prometheus(self) -> &'static str {
+        match self {
+            Self::Gauge | Self::UpDownCounter => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// What a label tells of.
@@ -26,6 +43,10 @@ pub enum What {
     Object,
     /// `scaledobject` or `scaledjob`.
     Kind,
+    /// `ScaledObject` or `ScaledJob`.
+    ResourceType,
+    /// `true` or `false`.
+    IsScaledObject,
     /// `triggers[].name`, or KEDA's name of the trigger type's scaler.
     Scaler,
     /// `triggers[].name`, empty where it has none.
@@ -41,12 +62,23 @@ pub enum What {
     ErrorKind,
     /// The status code of an HTTP reply, or `error`.
     StatusCode,
+    /// Whether the trigger takes nothing for 0: `true` or `false`.
+    IgnoresNull,
     Version,
     Commit,
     /// The toolchain that built the program.
     Toolchain,
     OperatingSystem,
     Architecture,
+    /// What stands at this place among the values that were given when it was counted.
+    At(usize),
+}
+
+impl What {
+    /// Over OTLP its values are booleans.
+    pub fn is_boolean(self) -> bool {
+        matches!(self, Self::IsScaledObject | Self::IgnoresNull)
+    }
 }
 
 /// A label under its names; none where that side does not have it.
@@ -90,7 +122,7 @@ const fn milliseconds(name: &'static str) -> OtlpName {
 pub struct Metric {
     /// Its name for Prometheus; none where only OTLP has it.
     pub prometheus: Option<&'static str>,
-    /// Its names over OTLP.
+    /// Its names over OTLP; empty where only Prometheus has it.
     pub otlp: &'static [OtlpName],
     pub instrument: Instrument,
     /// Over OTLP its values are whole numbers.
@@ -98,8 +130,32 @@ pub struct Metric {
     /// What it says, in a sentence.
     pub help: &'static str,
     pub labels: &'static [Label],
+    /// Upper bounds of a distribution; empty for everything else.
+    pub bounds: &'static [f64],
     /// Where its values are.
     pub source: Source,
+}
+
+impl Metric {
+    /// A metric for Prometheus alone, whose labels have the values that are given when it is counted.
+    const fn counted(
+        name: &'static str,
+        instrument: Instrument,
+        labels: &'static [Label],
+        bounds: &'static [f64],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            prometheus: Some(name),
+            otlp: &[],
+            instrument,
+            integer: false,
+            help,
+            labels,
+            bounds,
+            source: Source::Counted,
+        }
+    }
 }
 
 /// Where a metric's values are.
@@ -115,244 +171,68 @@ pub enum Source {
     Resources,
     Triggers,
     HttpRequests,
+    /// Of all triggers of a type together.
     HttpDurations,
+    /// Of each trigger.
+    HttpDurationsByTrigger,
+    EmptyResponses,
     Lost,
+    /// Where they are counted under the metric's own name.
+    Counted,
+    /// What the process uses of the machine.
+    Usage(fn(&Usage) -> Option<f64>),
 }
 
-/// Upper bounds of a distribution of seconds.
-pub const DURATION_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of the duration of a request to an event source, in seconds.
+pub const DURATION_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The labels of a trigger's metric. Prometheus says `scaledObject` also of ScaledJobs, and tells them apart by `type`.
-const SCALER: &[Label] = &[
-    label(What::Namespace, "namespace"),
-    label(What::Metric, "metric"),
-    OBJECT,
-    label(What::Scaler, "scaler"),
-    Label {
-        what: What::Index,
-        prometheus: Some("triggerIndex"),
-        otlp: Some("scalerIndex"),
-        otlp_of_job: Some("triggerIndex"),
-    },
-    Label { what: What::Kind, prometheus: Some("type"), otlp: None, otlp_of_job: None },
-];
+/// Upper bounds of the duration of a call between operator and metrics server, in seconds.
+pub const CALL_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0];
 
-const SCALER_ERROR: &[Label] =
-    &[SCALER[0], SCALER[1], SCALER[2], SCALER[3], SCALER[4], SCALER[5], label(What::ErrorKind, "kind")];
+pub use operator::OPERATOR;
+pub use services::{METRICS_SERVER, WEBHOOKS};
 
-const OBJECT: Label = Label {
-    what: What::Object,
-    prometheus: Some("scaledObject"),
-    otlp: Some("scaledObject"),
-    otlp_of_job: Some("scaledJob"),
-};
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-const OF_OBJECT: &[Label] = &[label(What::Namespace, "namespace"), OBJECT];
+    use super::*;
 
-const OF_JOB: &[Label] = &[
-    label(What::Namespace, "namespace"),
-    Label { what: What::Object, prometheus: Some("scaledJob"), otlp: None, otlp_of_job: Some("scaledJob") },
-];
+    const LISTS: [&[&Metric]; 3] = [OPERATOR, WEBHOOKS, METRICS_SERVER];
 
-const OF_LOOP: &[Label] = &[
-    label(What::Namespace, "namespace"),
-    label(What::Kind, "type"),
-    Label { what: What::Object, prometheus: Some("resource"), otlp: Some("name"), otlp_of_job: Some("name") },
-];
+    #[test]
+    fn the_page_about_metrics_names_each_of_them_and_no_other() {
+        let page = std::fs::read_to_string("../../docs/metrics.md").unwrap();
+        let quoted: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+        let metrics = LISTS.iter().copied().flatten();
+        let names =
+            metrics.flat_map(|metric| metric.prometheus.into_iter().chain(metric.otlp.iter().map(|otlp| otlp.name)));
+        let names: BTreeSet<&str> = names.collect();
+        let unnamed: Vec<_> = names.difference(&quoted).collect();
+        assert!(unnamed.is_empty(), "docs/metrics.md does not name {unnamed:?}");
+        let ours = |name: &&&str| ["keda_", "keda.", "tidemark_", "tidemark."].iter().any(|own| name.starts_with(own));
+        let unknown: Vec<_> =
+            quoted.difference(&names).filter(ours).filter(|name| !name.contains("cloudevent")).collect();
+        assert!(unknown.is_empty(), "docs/metrics.md names {unknown:?}, which there are not");
+    }
 
-/// The program that runs.
-pub static BUILD: Metric = Metric {
-    prometheus: Some("keda_build_info"),
-    otlp: &[plain("keda.build.info")],
-    instrument: Instrument::Gauge,
-    integer: true,
-    help: "Which build of the operator runs; always 1.",
-    labels: &[
-        label(What::Version, "version"),
-        label(What::Commit, "git_commit"),
-        label(What::Toolchain, "goversion"),
-        label(What::OperatingSystem, "goos"),
-        label(What::Architecture, "goarch"),
-    ],
-    source: Source::Build,
-};
-
-/// Whether a trigger is active.
-pub static ACTIVE: Metric = Metric {
-    prometheus: Some("keda_scaler_active"),
-    otlp: &[plain("keda.scaler.active")],
-    instrument: Instrument::Gauge,
-    integer: false,
-    help: "Whether the metric of a trigger makes its object active: 1 if so, else 0.",
-    labels: SCALER,
-    source: Source::Scaler(|scaler| scaler.active.map(|active| f64::from(u8::from(active)))),
-};
-
-/// A metric's value.
-pub static VALUE: Metric = Metric {
-    prometheus: Some("keda_scaler_metrics_value"),
-    otlp: &[plain("keda.scaler.metrics.value")],
-    instrument: Instrument::Gauge,
-    integer: false,
-    help: "The value of a trigger's metric as the HorizontalPodAutoscaler is told it.",
-    labels: SCALER,
-    source: Source::Scaler(|scaler| scaler.value),
-};
-
-/// How long a trigger's source took to answer.
-pub static LATENCY: Metric = Metric {
-    prometheus: Some("keda_scaler_metrics_latency_seconds"),
-    otlp: &[seconds("keda.scaler.metrics.latency.seconds"), milliseconds("keda.scaler.metrics.latency")],
-    instrument: Instrument::Gauge,
-    integer: false,
-    help: "Seconds that the last read of a trigger's source took.",
-    labels: SCALER,
-    source: Source::Scaler(|scaler| scaler.latency),
-};
-
-/// Failed reads, by trigger.
-pub static SCALER_ERRORS: Metric = Metric {
-    prometheus: Some("keda_scaler_detail_errors_total"),
-    otlp: &[plain("keda.scaler.errors"), plain("keda.scaler.errors.total")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "Failed reads of a trigger, its polls as well as those that a HorizontalPodAutoscaler asked for.",
-    labels: SCALER,
-    source: Source::Scaler(|scaler| Some(scaler.errors() as f64)),
-};
-
-/// Failed reads, by trigger and kind of error.
-pub static SCALER_ERRORS_BY_KIND: Metric = Metric {
-    prometheus: Some("tidemark_scaler_errors_total"),
-    otlp: &[plain("tidemark.scaler.errors")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "Failed reads of a trigger by kind of error, such as authentication or unreachable.",
-    labels: SCALER_ERROR,
-    source: Source::ErrorKinds,
-};
-
-/// Errors of ScaledObjects.
-pub static OBJECT_ERRORS: Metric = Metric {
-    prometheus: Some("keda_scaled_object_errors_total"),
-    otlp: &[plain("keda.scaledobject.errors"), plain("keda.scaled.object.errors")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "Errors of a ScaledObject: triggers that could not be built, and failed reads.",
-    labels: OF_OBJECT,
-    source: Source::Object(Some(Kind::ScaledObject), |object| Some(object.errors as f64)),
-};
-
-/// Errors of ScaledJobs.
-pub static JOB_ERRORS: Metric = Metric {
-    prometheus: Some("keda_scaled_job_errors_total"),
-    otlp: &[plain("keda.scaledjob.errors"), plain("keda.scaled.job.errors")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "Errors of a ScaledJob: triggers that could not be built, and failed reads.",
-    labels: OF_JOB,
-    source: Source::Object(Some(Kind::ScaledJob), |object| Some(object.errors as f64)),
-};
-
-/// Whether a ScaledObject is paused.
-pub static PAUSED: Metric = Metric {
-    prometheus: Some("keda_scaled_object_paused"),
-    otlp: &[plain("keda.scaled.object.paused")],
-    instrument: Instrument::Gauge,
-    integer: false,
-    help: "Whether a ScaledObject is paused, in whole or in one direction: 1 if so, else 0.",
-    labels: OF_OBJECT,
-    source: Source::Object(Some(Kind::ScaledObject), |object| Some(f64::from(u8::from(object.paused)))),
-};
-
-/// Custom resources that there are.
-pub static RESOURCES: Metric = Metric {
-    prometheus: Some("keda_resource_registered_total"),
-    otlp: &[plain("keda.resource.registered.count"), plain("keda.resource.totals")],
-    instrument: Instrument::UpDownCounter,
-    integer: true,
-    help: "Custom resources of a kind in a namespace; those without a namespace count for `default`.",
-    labels: &[label(What::Resource, "type"), label(What::Namespace, "namespace")],
-    source: Source::Resources,
-};
-
-/// Triggers that there are.
-pub static TRIGGERS: Metric = Metric {
-    prometheus: Some("keda_trigger_registered_total"),
-    otlp: &[plain("keda.trigger.registered.count"), plain("keda.trigger.totals")],
-    instrument: Instrument::UpDownCounter,
-    integer: true,
-    help: "Triggers of a type, of all objects.",
-    labels: &[label(What::TriggerType, "type")],
-    source: Source::Triggers,
-};
-
-/// How late an object's poll began.
-pub static LOOP_LATENCY: Metric = Metric {
-    prometheus: Some("keda_internal_scale_loop_latency_seconds"),
-    otlp: &[seconds("keda.internal.scale.loop.latency.seconds"), milliseconds("keda.internal.scale.loop.latency")],
-    instrument: Instrument::Gauge,
-    integer: false,
-    help: "Seconds between the time when an object's last poll was due and its begin.",
-    labels: OF_LOOP,
-    source: Source::Object(None, |object| object.lateness),
-};
-
-/// Requests over HTTP to event sources.
-pub static HTTP_REQUESTS: Metric = Metric {
-    prometheus: Some("keda_scaler_http_requests_total"),
-    otlp: &[plain("keda.scaler.http.requests.count")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "HTTP requests that triggers made to their sources, by status code; `error` where no reply came.",
-    labels: &[
-        label(What::Namespace, "namespace"),
-        label(What::Object, "scaled_resource"),
-        label(What::TriggerType, "scaler"),
-        label(What::TriggerName, "trigger_name"),
-        label(What::Metric, "metric_name"),
-        label(What::StatusCode, "status_code"),
-    ],
-    source: Source::HttpRequests,
-};
-
-/// Durations of requests over HTTP to event sources.
-pub static HTTP_DURATION: Metric = Metric {
-    prometheus: Some("keda_scaler_http_request_duration_seconds"),
-    otlp: &[seconds("keda.scaler.http.request.duration.seconds")],
-    instrument: Instrument::Histogram,
-    integer: false,
-    help: "Seconds until the head of a reply to an HTTP request that a trigger made.",
-    labels: &[label(What::TriggerType, "scaler"), label(What::StatusCode, "status_code")],
-    source: Source::HttpDurations,
-};
-
-/// Observations that this consumer has missed.
-pub static LOST: Metric = Metric {
-    prometheus: Some("tidemark_telemetry_lost_observations_total"),
-    otlp: &[plain("tidemark.telemetry.lost.observations")],
-    instrument: Instrument::Counter,
-    integer: true,
-    help: "Observations that came faster than they could be counted; the counters miss them.",
-    labels: &[],
-    source: Source::Lost,
-};
-
-/// All of them, in the order in which they are told.
-pub static ALL: &[&Metric] = &[
-    &BUILD,
-    &ACTIVE,
-    &VALUE,
-    &LATENCY,
-    &SCALER_ERRORS,
-    &SCALER_ERRORS_BY_KIND,
-    &OBJECT_ERRORS,
-    &JOB_ERRORS,
-    &PAUSED,
-    &RESOURCES,
-    &TRIGGERS,
-    &LOOP_LATENCY,
-    &HTTP_REQUESTS,
-    &HTTP_DURATION,
-    &LOST,
-];
+    #[test]
+    fn no_name_means_two_things_and_every_distribution_has_bounds() {
+        for list in LISTS {
+            let mut seen = BTreeSet::new();
+            for metric in list {
+                let name = metric.prometheus.unwrap_or_default();
+                // Only one of the two is told at a time.
+                let twin = matches!(metric.source, Source::HttpDurationsByTrigger);
+                assert!(twin || seen.insert(name), "{name}");
+                assert_eq!(metric.bounds.is_empty(), metric.instrument != Instrument::Histogram, "{name}");
+                assert_eq!(
+                    name.ends_with("_total"),
+                    metric.instrument == Instrument::Counter
+                        || matches!(metric.source, Source::Resources | Source::Triggers),
+                    "{name}"
+                );
+            }
+        }
+    }
+}

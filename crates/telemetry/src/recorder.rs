@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tidemark_api::AuthenticationKind;
 use tidemark_engine::quantity;
-use tidemark_operator::{Definition, ObjectKey, Observation, Seen, Stage, What};
+use tidemark_operator::{Definition, Life, ObjectKey, Observation, Seen, Snapshot, Stage, What};
+use tidemark_trigger::door::Hop;
 use tidemark_trigger::{Reading, SourceError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::series::{Kind, Place, Series};
+use crate::series::{Asked, Kind, Object, Place, Series};
 
 /// What the composite metric of scaling modifiers has in place of a scaler's name.
 const COMPOSITE: &str = "composite-metric";
@@ -34,8 +35,15 @@ impl Recorder {
         Self { series, scaler_name, objects: HashMap::new(), names: HashMap::new() }
     }
 
-    /// Records until the observations end or `shutdown` is cancelled. What comes too fast is counted as lost.
-    pub async fn run(mut self, mut observations: broadcast::Receiver<Arc<Observation>>, shutdown: CancellationToken) {
+    /// Records until the observations end or `shutdown` is cancelled. What comes too fast is counted as lost, and
+    /// `present`, which gives all objects as they are, then says what there is.
+    pub async fn run(
+        mut self,
+        mut observations: broadcast::Receiver<Arc<Observation>>,
+        present: impl Fn() -> Vec<Arc<Snapshot>> + Send,
+        shutdown: CancellationToken,
+    ) {
+        let mut behind = false;
         loop {
             let observation = tokio::select! {
                 biased;
@@ -43,8 +51,16 @@ impl Recorder {
                 observation = observations.recv() => observation,
             };
             match observation {
-                Ok(observation) => self.record(&observation),
-                Err(RecvError::Lagged(count)) => self.series.lose(count),
+                Ok(observation) => {
+                    if std::mem::take(&mut behind) {
+                        self.catch_up(&present(), observation.time);
+                    }
+                    self.record(&observation);
+                }
+                Err(RecvError::Lagged(count)) => {
+                    self.series.lose(count);
+                    behind = true;
+                }
                 Err(RecvError::Closed) => return,
             }
         }
@@ -59,26 +75,40 @@ impl Recorder {
             What::Gone => self.forget(&place),
             What::Paused(paused) => self.series.object(&place, now, |object| object.paused = *paused),
             What::Poll { late } => {
-                self.series.object(&place, now, |object| object.lateness = Some(late.as_secs_f64()));
+                self.series.object(&place, now, |object| {
+                    object.lateness = Some(late.as_secs_f64());
+                    object.evaluations += 1;
+                });
             }
+            What::Pushed { .. } => self.series.object(&place, now, |object| object.evaluations += 1),
             What::Resource { kind, here } => {
                 let by = if *here { 1 } else { -1 };
                 self.series.count_resource(resource(*kind), &observation.object.namespace, by);
             }
-            What::Fetch { trigger, trigger_type, name: given, metrics, outcome, took, requests, .. } => {
+            What::Fetch { trigger, trigger_type, name: given, metrics, outcome, took, requests, empties, .. } => {
                 let name = self.scaler(&place.key, *trigger);
-                for hop in requests {
-                    self.series.http(trigger_type, hop.status.map(|status| status.as_u16()), hop.took);
+                let of = Asked {
+                    index: *trigger,
+                    trigger_name: given.clone().unwrap_or_default(),
+                    metric: metrics.first().cloned().unwrap_or_default(),
+                };
+                let by_trigger = self.series.has_durations_by_trigger();
+                if !by_trigger {
+                    for hop in requests {
+                        self.series.http(trigger_type, status(hop), hop.took);
+                    }
                 }
                 self.series.object(&place, now, |object| {
                     object.errors += u64::from(outcome.is_err());
                     for hop in requests {
-                        let status = hop.status.map(|status| status.as_u16());
-                        object.request(*trigger, trigger_type, given.as_ref(), metrics.first(), status);
+                        object.request(&of, trigger_type, status(hop), by_trigger.then_some(hop.took));
+                    }
+                    for ignored in empties {
+                        object.empty(&of, *ignored);
                     }
                     for (at, metric) in metrics.iter().enumerate() {
                         let scaler = object.scaler(*trigger, &name, metric);
-                        scaler.latency = Some(took.as_secs_f64());
+                        (scaler.latency, scaler.read) = (Some(took.as_secs_f64()), true);
                         fetched(scaler, outcome, at);
                     }
                 });
@@ -87,7 +117,13 @@ impl Recorder {
             What::Error { stage: Stage::Trigger { .. }, .. } => {
                 self.series.object(&place, now, |object| object.errors += 1);
             }
-            What::Error { .. } | What::Write { .. } | What::Life(_) => {}
+            What::Life(Life::Stopped) => {
+                // Of an object that is just going nothing is known.
+                if self.objects.contains_key(&place.key) {
+                    self.series.object(&place, now, Object::rest);
+                }
+            }
+            What::Error { .. } | What::Write { .. } | What::Life(_) | What::Hpa(_) | What::Query { .. } => {}
         }
     }
 
@@ -106,6 +142,34 @@ impl Recorder {
         self.series.set_triggers(place, now, types);
     }
 
+    /// Enters what there is, after observations were missed: objects that came, those that changed and those that went.
+    fn catch_up(&mut self, present: &[Arc<Snapshot>], now: Timestamp) {
+        let gone: Vec<_> = self
+            .objects
+            .keys()
+            .filter(|key| present.binary_search_by(|one| one.key.cmp(key)).is_err())
+            .cloned()
+            .collect();
+        for key in gone {
+            self.forget(&Place { kind: Kind::ScaledObject, key });
+        }
+        for snapshot in present {
+            let place = Place { kind: Kind::ScaledObject, key: snapshot.key.clone() };
+            let mut triggers: Vec<Definition> = Vec::new();
+            for view in &snapshot.triggers {
+                // One trigger may have several metrics.
+                if view.index == triggers.len() {
+                    triggers.push(Definition { trigger_type: view.trigger_type.clone(), name: view.name.clone() });
+                }
+            }
+            // An object whose triggers nobody has looked at yet shows none.
+            if !triggers.is_empty() || !self.objects.contains_key(&place.key) {
+                self.define(&place, now, &triggers);
+            }
+            self.series.object(&place, now, |object| object.paused = snapshot.paused);
+        }
+    }
+
     fn forget(&mut self, place: &Place) {
         if self.objects.remove(&place.key).is_some() {
             self.series.count_resource("scaled_object", &place.key.namespace, -1);
@@ -122,6 +186,7 @@ impl Recorder {
         let composite = self.names.entry(COMPOSITE.to_owned()).or_insert_with(|| COMPOSITE.into()).clone();
         let names: Vec<_> = metrics.iter().map(|seen| seen.trigger.map(|at| self.scaler(&place.key, at))).collect();
         self.series.object(place, now, |object| {
+            object.fallback = Some(metrics.iter().any(|seen| seen.fallback));
             for (seen, name) in metrics.iter().zip(names) {
                 let name = name.as_ref().unwrap_or(&composite);
                 let scaler = object.scaler(seen.trigger.unwrap_or(0), name, &seen.metric);
@@ -148,6 +213,10 @@ fn fetched(scaler: &mut crate::series::Scaler, outcome: &Result<Vec<Reading>, So
     }
 }
 
+fn status(hop: &Hop) -> Option<u16> {
+    hop.status.map(|status| status.as_u16())
+}
+
 fn resource(kind: AuthenticationKind) -> &'static str {
     match kind {
         AuthenticationKind::TriggerAuthentication => "trigger_authentication",
@@ -159,13 +228,14 @@ fn resource(kind: AuthenticationKind) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use http::StatusCode;
+    use http::{Method, StatusCode};
     use tidemark_engine::activation::Action;
-    use tidemark_operator::Asker;
-    use tidemark_trigger::ErrorKind;
+    use tidemark_operator::{Asker, TriggerView};
     use tidemark_trigger::door::Hop;
+    use tidemark_trigger::{ErrorKind, MetricType};
 
     use super::*;
+    use crate::catalogue::OPERATOR;
     use crate::prometheus;
     use crate::series::Build;
 
@@ -182,7 +252,7 @@ mod tests {
 
         fn tell(&mut self, what: What) {
             let object = Arc::new(ObjectKey::new("shop", "workers"));
-            self.0.record(&Observation { time: START.parse().unwrap(), object, uid: "u".into(), what });
+            self.0.record(&Observation { time: START.parse().unwrap(), object, uid: "u".into(), evaluation: 0, what });
         }
 
         fn define(&mut self, triggers: &[(&str, Option<&str>)]) {
@@ -199,10 +269,17 @@ mod tests {
                 name: None,
                 asked_by: Asker::Poll,
                 for_formula: false,
+                endpoint: None,
                 took: Duration::from_millis(250),
                 metrics: vec!["s0-cron".into()],
                 outcome,
-                requests: vec![Hop { status: Some(StatusCode::OK), took: Duration::from_millis(7) }],
+                requests: vec![Hop {
+                    method: Method::GET,
+                    origin: "http://source:80".into(),
+                    status: Some(StatusCode::OK),
+                    took: Duration::from_millis(7),
+                }],
+                empties: vec![true],
             });
         }
 
@@ -213,7 +290,7 @@ mod tests {
 
         /// The values of a metric, each after what is left of its labels without the object's own.
         fn values(&self, metric: &str) -> Vec<String> {
-            let text: Vec<_> = prometheus::pieces(self.0.series.snapshot()).flatten().collect();
+            let text: Vec<_> = prometheus::pieces(OPERATOR, self.0.series.snapshot()).flatten().collect();
             let text = String::from_utf8(text).unwrap();
             let own = r#"namespace="shop","#;
             let lines = text.lines().filter_map(|line| line.strip_prefix(metric)).filter(|rest| rest.starts_with('{'));
@@ -222,7 +299,7 @@ mod tests {
     }
 
     fn seen(trigger: Option<usize>, metric: &str, milli: i64, fallback: bool) -> Seen {
-        Seen { trigger, metric: metric.into(), milli: Some(milli), active: Some(true), fallback }
+        Seen { trigger, metric: metric.into(), milli: Some(milli), target: None, active: Some(true), fallback }
     }
 
     #[test]
@@ -240,6 +317,8 @@ mod tests {
         let requests =
             r#"{scaled_resource="workers",scaler="cron",trigger_name="",metric_name="s0-cron",status_code="200"} 2"#;
         assert_eq!(test.values("keda_scaler_http_requests_total"), [requests]);
+        let empties = r#"{scaledResource="workers",triggerName="",metricName="s0-cron",resourceType="ScaledObject",ignoreNullValues="true"} 2"#;
+        assert_eq!(test.values("keda_scaler_empty_upstream_responses_total"), [empties]);
     }
 
     #[test]
@@ -252,6 +331,20 @@ mod tests {
         let labels = r#"{metric="s0-cron",_,scaler="hours",triggerIndex="0",type="scaledobject"}"#;
         assert_eq!(test.values("keda_scaler_metrics_value"), [format!("{labels} 30")]);
         assert_eq!(test.values("keda_scaler_active"), [format!("{labels} 1")]);
+        assert_eq!(test.values("tidemark_scaled_object_fallback"), ["{_} 1"]);
+        test.decide(seen(Some(0), "s0-cron", 1000, false));
+        assert_eq!(test.values("tidemark_scaled_object_fallback"), ["{_} 0"]);
+    }
+
+    #[test]
+    fn polls_and_pushes_are_evaluations() {
+        let mut test = Test::new();
+        test.define(&[("cron", None)]);
+        let labels = r#"{type="scaledobject",resource="workers"}"#;
+        assert_eq!(test.values("tidemark_evaluations_total"), [format!("{labels} 0")]);
+        test.tell(What::Poll { late: Duration::ZERO });
+        test.tell(What::Pushed { trigger: 0 });
+        assert_eq!(test.values("tidemark_evaluations_total"), [format!("{labels} 2")]);
     }
 
     #[test]
@@ -277,5 +370,64 @@ mod tests {
         assert_eq!(test.values("keda_trigger_registered_total"), [r#"{type="cron"} 0"#, r#"{type="redis"} 0"#]);
         assert_eq!(test.values("keda_scaler_metrics_value"), [""; 0]);
         assert_eq!(test.values("keda_scaled_object_paused"), [""; 0]);
+    }
+    #[test]
+    fn what_was_read_before_a_pause_is_told_no_longer_and_what_was_counted_is() {
+        let mut test = Test::new();
+        test.define(&[("cron", None)]);
+        test.tell(What::Poll { late: Duration::from_millis(2) });
+        test.fetch(Ok(vec![Reading { value: 1.0, active: true }]));
+        test.decide(seen(Some(0), "s0-cron", 1000, false));
+        test.tell(What::Life(Life::Stopped));
+        test.tell(What::Paused(true));
+        for gauge in ["keda_scaler_active", "keda_scaler_metrics_value", "keda_scaler_metrics_latency_seconds"] {
+            assert_eq!(test.values(gauge), [""; 0], "{gauge}");
+        }
+        assert_eq!(test.values("keda_internal_scale_loop_latency_seconds"), [""; 0]);
+        assert_eq!(test.values("keda_scaler_detail_errors_total").len(), 1);
+        test.fetch(Ok(vec![Reading { value: 2.0, active: true }]));
+        assert_eq!(test.values("keda_scaler_metrics_value").len(), 1, "it goes on");
+        test.tell(What::Gone);
+        test.tell(What::Life(Life::Stopped));
+        assert_eq!(test.values("keda_scaled_object_paused"), [""; 0], "it is gone for good");
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_is_caught_up_with_by_what_there_is() {
+        let mut test = Test::new();
+        test.define(&[("cron", None)]);
+        test.fetch(Ok(vec![Reading { value: 1.0, active: true }]));
+        let (sender, observations) = broadcast::channel(1);
+        let other = Arc::new(ObjectKey::new("shop", "others"));
+        for name in ["lost", "seen"] {
+            let object = Arc::new(ObjectKey::new("shop", name));
+            let what = What::Paused(false);
+            let time = START.parse().unwrap();
+            sender.send(Arc::new(Observation { time, object, uid: "u".into(), evaluation: 0, what })).unwrap();
+        }
+        drop(sender);
+        let trigger = |index: usize, metric: &str| TriggerView {
+            index,
+            trigger_type: "cron".into(),
+            name: None,
+            metric: metric.into(),
+            value: None,
+            target_milli: 1000,
+            metric_type: MetricType::AverageValue,
+            active: None,
+            error: None,
+            time: None,
+        };
+        let triggers = vec![trigger(0, "a"), trigger(0, "b"), trigger(1, "c")];
+        let snapshot = Arc::new(Snapshot { key: other, triggers, paused: true, ..Snapshot::default() });
+        let series = test.0.series.clone();
+        test.0.run(observations, || vec![snapshot.clone()], CancellationToken::new()).await;
+        let text: Vec<u8> = prometheus::pieces(OPERATOR, series.snapshot()).flatten().collect();
+        let text = String::from_utf8(text).unwrap();
+        assert!(!text.contains("workers"), "it is gone, though nobody was told: {text}");
+        assert!(text.contains(r#"keda_scaled_object_paused{namespace="shop",scaledObject="others"} 1"#), "{text}");
+        assert!(text.contains(r#"keda_resource_registered_total{type="scaled_object",namespace="shop"} 1"#), "{text}");
+        assert!(text.contains(r#"keda_trigger_registered_total{type="cron"} 2"#), "{text}");
+        assert!(text.contains("tidemark_telemetry_lost_observations_total 1"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! What was asked of the API server, by whom, and with what success.
 
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use jiff::Timestamp;
@@ -65,17 +66,44 @@ impl Audited {
     }
 }
 
+/// A record that is read on from where the last look ended.
+#[derive(Debug)]
+pub struct AuditTail {
+    path: PathBuf,
+    /// Bytes that have been read.
+    read: u64,
+}
+
+impl AuditTail {
+    /// The requests that have been answered since the last look; at first all.
+    ///
+    /// # Errors
+    /// When no record is kept, or it cannot be read.
+    pub fn news(&mut self) -> Result<Vec<Audited>, Error> {
+        let mut file = fs::File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // What follows the last line break is still being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        self.read += whole.len() as u64;
+        whole.lines().map(|line| Ok(entry(line).map_err(io::Error::other)?)).collect()
+    }
+}
+
 impl ControlPlane {
+    /// The record from its beginning, to be read again and again. Needs `Options::audit`.
+    pub fn follow_audit(&self) -> AuditTail {
+        AuditTail { path: self.directory().join(LOG), read: 0 }
+    }
+
     /// All requests so far, in the order of their answers, but for the reading of the control plane itself. Needs
     /// `Options::audit`.
     ///
     /// # Errors
     /// When no record is kept, or it cannot be read.
     pub fn audit(&self) -> Result<Vec<Audited>, Error> {
-        let text = fs::read_to_string(self.directory().join(LOG))?;
-        // What follows the last line break is still being written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| Ok(entry(line).map_err(io::Error::other)?)).collect()
+        self.follow_audit().news()
     }
 }
 

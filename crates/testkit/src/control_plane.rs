@@ -328,6 +328,8 @@ fn apiserver_arguments(certificates: &Certificates, etcd_port: u16, port: u16, a
             "--authorization-mode=RBAC",
             // No controller issues tokens here, so pods must not have to mount one.
             "--disable-admission-plugins=ServiceAccount",
+            // Who makes an object that blocks the deletion of its owner must be allowed to, as on OpenShift.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
             "--requestheader-allowed-names=front-proxy-client",
             "--requestheader-username-headers=X-Remote-User",
             "--requestheader-group-headers=X-Remote-Group",

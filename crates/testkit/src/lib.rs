@@ -30,7 +30,7 @@ mod users;
 mod volume;
 
 pub use aggregation::EXTERNAL_METRICS_SERVER_NAME;
-pub use audit::Audited;
+pub use audit::{AuditTail, Audited};
 pub use control_plane::{ControlPlane, Options};
 pub use error::Error;
 pub use kubelet::{EXIT_CODE_ANNOTATION, FINISH_AFTER_ANNOTATION, Kubelet, NODE_NAME};

@@ -75,6 +75,11 @@ pub struct Reading {
     pub active: bool,
 }
 
+/// The text of [`Trigger::endpoint`].
+pub fn endpoint(scheme: &str, host: &str, port: u16) -> String {
+    if host.contains(':') { format!("{scheme}://[{host}]:{port}") } else { format!("{scheme}://{host}:{port}") }
+}
+
 /// A parsed, valid trigger. Nothing has been contacted yet.
 pub trait Trigger: Debug + Send + Sync + 'static {
     /// The metrics that it yields, fixed at parse time. Empty where only the source knows them: then each connection has
@@ -84,6 +89,12 @@ pub trait Trigger: Debug + Send + Sync + 'static {
     /// Notes for the user that are no errors: deprecated parameters, parameters without effect.
     fn notes(&self) -> &[String] {
         &[]
+    }
+
+    /// Where the source is, for people: scheme, host and port, without user info, path or query. None where there is no
+    /// one place, or where the requests over HTTP say it.
+    fn endpoint(&self) -> Option<String> {
+        None
     }
 
     /// Opens what reading needs, or takes a share of it from the door. A trigger that needs no connection returns at

@@ -1,4 +1,4 @@
-//! RabbitMQ with its management plugin, user `guest`, password `guest`.
+//! RabbitMQ with its plugins for management and for Prometheus, user `guest`, password `guest`.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,10 +15,15 @@ use crate::process_group::ProcessGroup;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// URL of the broker.
+pub(crate) const AMQP: &str = "TIDEMARK_TEST_RABBITMQ_AMQP";
+/// Address of what Prometheus scrapes.
+pub(crate) const METRICS: &str = "TIDEMARK_TEST_RABBITMQ_METRICS";
 
 struct Ports {
     amqp: u16,
     http: u16,
+    metrics: u16,
     distribution: u16,
     epmd: u16,
 }
@@ -38,8 +43,8 @@ pub fn start() -> Result<Running> {
             }
         }
     };
-    let [amqp, http, distribution, epmd] = free_ports()?;
-    let ports = Ports { amqp, http, distribution, epmd };
+    let [amqp, http, metrics, distribution, epmd] = free_ports()?;
+    let ports = Ports { amqp, http, metrics, distribution, epmd };
     let mut group = ProcessGroup::start("rabbitmq")?;
     write_configuration(group.directory(), &ports)?;
     // Erlang would start its port mapper as a daemon that leaves the process group and stays behind for ever.
@@ -50,8 +55,9 @@ pub fn start() -> Result<Running> {
     group.spawn("rabbitmq-server", command)?;
     wait_until_ready(&mut group, READY_WITHIN, || Ok(speaks_amqp(amqp)? && answers_http(http)?))?;
     let variables = vec![
-        ("TIDEMARK_TEST_RABBITMQ_AMQP", format!("amqp://guest:guest@127.0.0.1:{amqp}/")),
+        (AMQP, format!("amqp://guest:guest@127.0.0.1:{amqp}/")),
         ("TIDEMARK_TEST_RABBITMQ_HTTP", format!("http://guest:guest@127.0.0.1:{http}/")),
+        (METRICS, format!("127.0.0.1:{metrics}")),
     ];
     Ok(Running { variables, group })
 }
@@ -69,11 +75,12 @@ fn find_server() -> Option<PathBuf> {
 fn write_configuration(directory: &Path, ports: &Ports) -> io::Result<()> {
     let configuration = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
+         prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {}\n\
          disk_free_limit.absolute = 50MB\ncollect_statistics_interval = 1000\n",
-        ports.amqp, ports.http
+        ports.amqp, ports.http, ports.metrics
     );
     fs::write(directory.join("rabbitmq.conf"), configuration)?;
-    fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    fs::write(directory.join("enabled_plugins"), "[rabbitmq_management, rabbitmq_prometheus].\n")?;
     // Empty, so that the system's file of that kind is not read.
     fs::write(directory.join("rabbitmq-env.conf"), "")
 }

@@ -1,19 +1,21 @@
-//! What each process may do: one list, from which the chart's roles and their tests come.
+//! What each process may do: one list, from which the roles of `tidemark manifests` and of the chart come, and their tests.
 //!
 //! A right is here because a request of the program needs it; `why` says which.
 
 use serde_json::{Value, json};
 
-/// A process with an account of its own.
+/// A process, or a task, with an account of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     Operator,
     MetricsServer,
     Webhooks,
+    /// What runs once, after an uninstall.
+    Release,
 }
 
 impl Process {
-    pub const ALL: [Self; 3] = [Self::Operator, Self::MetricsServer, Self::Webhooks];
+    pub const ALL: [Self; 4] = [Self::Operator, Self::MetricsServer, Self::Webhooks, Self::Release];
 
     /// The key of its grants in the chart's data.
     pub fn key(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Process {
             Self::Operator => "operator",
             Self::MetricsServer => "metricsServer",
             Self::Webhooks => "webhooks",
+            Self::Release => "release",
         }
     }
 
@@ -30,6 +33,7 @@ impl Process {
             Self::Operator => OPERATOR,
             Self::MetricsServer => &[],
             Self::Webhooks => WEBHOOKS,
+            Self::Release => RELEASE,
         }
     }
 }
@@ -84,7 +88,7 @@ pub enum Named {
     All,
     /// The Secret of the certificates.
     Certificates,
-    /// The registration of the external metrics API.
+    /// The registrations of the APIs that the metrics server serves.
     ApiService,
     /// The registration of the webhooks.
     WebhookConfiguration,
@@ -137,6 +141,7 @@ impl Grant {
 }
 
 const SCALING: &str = "keda.sh";
+const EVENTING: &str = "eventing.keda.sh";
 
 const OPERATOR: &[Grant] = &[
     grant(
@@ -206,7 +211,7 @@ const OPERATOR: &[Grant] = &[
         "apiregistration.k8s.io",
         &["apiservices"],
         &["get", "list", "watch", "patch"],
-        "it is told of the CA",
+        "they are told of the CA",
     )
     .only(Named::ApiService)
     .when(When::Rotation),
@@ -241,11 +246,47 @@ const WEBHOOKS: &[Grant] = &[
     grant(Scope::Cluster, "events.k8s.io", &["events"], &["create", "patch"], "warnings, and their count"),
 ];
 
+const RELEASE: &[Grant] = &[
+    grant(
+        Scope::Watched,
+        SCALING,
+        &["scaledobjects", "scaledjobs", "triggerauthentications"],
+        &["get", "list", "patch"],
+        "they lose the finalizer",
+    ),
+    grant(Scope::Watched, EVENTING, &["cloudeventsources"], &["get", "list", "patch"], "they lose the finalizer"),
+    grant(
+        Scope::Cluster,
+        SCALING,
+        &["clustertriggerauthentications"],
+        &["get", "list", "patch"],
+        "they lose the finalizer",
+    ),
+    grant(
+        Scope::Cluster,
+        EVENTING,
+        &["clustercloudeventsources"],
+        &["get", "list", "patch"],
+        "they lose the finalizer",
+    ),
+    grant(
+        Scope::Installation,
+        "coordination.k8s.io",
+        &["leases"],
+        &["get", "create", "update"],
+        "no operator may lead meanwhile: it would put the finalizer back",
+    ),
+];
+
 /// Built-in roles of Kubernetes that the metrics server needs: it asks who a caller is and what it may do, and reads the
 /// settings of the API server's front proxy.
 pub const METRICS_SERVER_CLUSTER_ROLE: &str = "system:auth-delegator";
 /// In `kube-system`.
 pub const METRICS_SERVER_ROLE: &str = "extension-apiserver-authentication-reader";
+
+/// Group and version of the APIs that the metrics server serves.
+pub const API_SERVICES: [(&str, &str); 2] =
+    [("external.metrics.k8s.io", "v1beta1"), ("reasons.tidemark.dev", "v1alpha1")];
 
 /// What there is in an installation, as far as rights depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -263,14 +304,13 @@ pub fn rules(process: Process, scope: Scope, setting: Setting<'_>) -> Vec<Value>
 /// A right as a rule of a role.
 pub fn rule(grant: &Grant, setting: Setting<'_>) -> Value {
     let mut rule = json!({"apiGroups": [grant.group], "resources": grant.resources, "verbs": grant.verbs});
-    let name = match grant.named {
+    rule["resourceNames"] = match grant.named {
         Named::All => return rule,
-        Named::Certificates => setting.certificates,
-        Named::ApiService => "v1beta1.external.metrics.k8s.io",
-        Named::WebhookConfiguration => setting.webhook_configuration,
-        Named::KedasLease => "operator.keda.sh",
+        Named::Certificates => json!([setting.certificates]),
+        Named::ApiService => API_SERVICES.map(|(group, version)| format!("{version}.{group}")).into(),
+        Named::WebhookConfiguration => json!([setting.webhook_configuration]),
+        Named::KedasLease => json!(["operator.keda.sh"]),
     };
-    rule["resourceNames"] = json!([name]);
     rule
 }
 

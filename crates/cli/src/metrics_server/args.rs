@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::idle::Idle;
 use crate::process::cluster::ClusterArgs;
 use crate::process::logging::LogArgs;
+use crate::process::{environment, go_bool};
 
 /// `tidemark metrics-server`.
 #[derive(Debug, Args)]
@@ -60,14 +62,39 @@ pub struct MetricsServerArgs {
     /// Kubeconfig of the cluster that says who may what, in place of --kubeconfig
     #[arg(long, value_name = "FILE")]
     pub authorization_kubeconfig: Option<PathBuf>,
+    /// Do not read the cluster's settings of front proxies: only those of the flags hold
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub authentication_skip_lookup: bool,
+    /// Start also while the cluster's settings of front proxies cannot be read: until then only those of the flags hold
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub authentication_tolerate_lookup_failure: bool,
+    /// How long it is believed whose a token is
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub authentication_token_webhook_cache_ttl: Duration,
+    /// How long it is believed that a user may do something
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub authorization_webhook_cache_authorized_ttl: Duration,
+    /// How long it is believed that a user may not do something
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// Paths that anybody may ask for, besides those of health; with `*` at the end, all that begin so. Values are not
+    /// among them
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
+    pub authorization_always_allow_paths: Vec<String>,
     /// Where the operator's metrics service is [default: keda-operator.NAMESPACE.svc.cluster.local:9666]
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics_service_address: Option<String>,
     /// The name that the operator's certificate is for, in place of the address's host
     #[arg(long, value_name = "NAME", default_value = "")]
     pub metrics_service_grpc_authority: String,
-    /// Accepted for KEDA's sake: this process has no metrics of its own yet
-    #[arg(long, value_name = "PORT", default_value_t = 8080, hide = true)]
+    /// Port where metrics are served for Prometheus, plain HTTP; 0 does not
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
     pub port: u16,
     #[command(flatten)]
     pub idle: Idle,
@@ -75,6 +102,10 @@ pub struct MetricsServerArgs {
     pub cluster: ClusterArgs,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    environment::go_duration(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -105,13 +136,17 @@ mod tests {
             "--v=0",
             "--audit-log-path=-",
             "--authentication-skip-lookup",
+            "--authorization-webhook-cache-authorized-ttl=1m0s",
             "--profiling=false",
             "--msg",
             "hello",
             "--requestheader-allowed-names=a,b",
         ])
         .unwrap();
-        assert_eq!(args.idle.0, ["msg", "audit-log-path", "authentication-skip-lookup", "profiling"]);
+        assert_eq!(args.idle.0, ["msg", "audit-log-path", "profiling"]);
+        assert!(args.authentication_skip_lookup && !args.authentication_tolerate_lookup_failure);
+        assert_eq!(args.authorization_webhook_cache_authorized_ttl, Duration::from_secs(60));
+        assert_eq!(args.authorization_always_allow_paths, ["/healthz", "/readyz", "/livez"]);
         assert_eq!(args.client_ca_file, Some("/certs/ca.crt".into()));
         assert_eq!(args.requestheader_allowed_names, ["a", "b"]);
         assert_eq!(parse(&[]).unwrap().idle.0, [""; 0]);
@@ -119,7 +154,12 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_ends_the_process_with_2() {
-        for flags in [&["--audit-log-colour=red"][..], &["--secure-port=many"], &["--tls-cert-file=/a"]] {
+        for flags in [
+            &["--audit-log-colour=red"][..],
+            &["--secure-port=many"],
+            &["--tls-cert-file=/a"],
+            &["--authorization-webhook-cache-authorized-ttl=ten"],
+        ] {
             assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags:?}");
         }
     }

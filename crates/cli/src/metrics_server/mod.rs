@@ -3,23 +3,31 @@
 
 pub mod args;
 mod idle;
+mod metrics;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use futures::future::BoxFuture;
 use kube::Client;
+use tidemark_clock::Clock;
+use tidemark_serving::front_proxy::Leniency;
 use tidemark_serving::identity::{self, Identity};
 use tidemark_serving::metrics_service::{self, Address};
 use tidemark_serving::tls::Policy;
+use tidemark_telemetry::catalogue::METRICS_SERVER;
+use tidemark_telemetry::catalogue::services::CLIENT;
+use tidemark_telemetry::series::Series;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregation::{Api, ClusterClients, Overrides};
+use crate::aggregation::{Api, ClusterClients, Lookup, Overrides, Sources};
+use crate::process::bind::Bind;
 use crate::process::cluster::ClusterArgs;
 use crate::process::environment;
+use crate::process::metrics::{self as process_metrics, calls};
 use crate::process::run::{Parts, Signals, stop};
 pub use args::MetricsServerArgs;
 
@@ -47,17 +55,32 @@ async fn serve(
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("cannot listen at {}:{}: is it in use?", address.0, address.1))?;
     let operator = operator(args)?;
-    let clients = clients(args).await?;
+    let clock = Clock::system();
+    let series = process_metrics::series(clock);
+    let bind: Bind = match args.port {
+        0 => "0".parse(),
+        port => format!(":{port}").parse(),
+    }
+    .map_err(|error| anyhow!("--port: {error}"))?;
+    let telling = process_metrics::serve(bind, METRICS_SERVER, series.clone(), shutdown.clone());
+    parts.start_fallible("the metrics for Prometheus", telling);
+    let clients = clients(args, &series).await?;
     let prepared = async {
         let (identity, following) = identity::follow(args.cert_dir.clone(), true).await;
         let (own, own_following) = own_identity(args, identity.clone()).await;
         let (source, link) = metrics_service::client(&operator, identity, environment::tls_policy()?)?;
-        let policy = api_policy(args);
-        let api = Api { source: Arc::new(source), clients, overrides: overrides(args), policy };
+        let source = Arc::new(source.counting(calls(series.clone(), &CLIENT)));
+        let reasons = source.clone();
+        let source = Arc::new(metrics::Counted { source, series: series.clone(), clock });
+        let sources = Sources::Both { metrics: source, reasons };
+        let (overrides, lookup, leniency) = (overrides(args), lookup(args), leniency(args));
+        let api = Api { sources, clients, overrides, lookup, leniency, policy: api_policy(args) };
         Ok((api.prepare().await?, own, following, own_following, link))
     };
     let Some(ready) = parts.do_while_they_run(signals, prepared).await? else { return Ok(()) };
     let (prepared, own, following, own_following, link) = ready;
+    let dates = process_metrics::expiry(series, own.clone(), shutdown.clone());
+    parts.start("the dates of the API's certificate", dates);
     for (name, part) in [
         ("the files of the certificates", following),
         ("the files of the API's certificate", own_following),
@@ -68,7 +91,10 @@ async fn serve(
             shutdown.run_until_cancelled(part).await;
         });
     }
-    tracing::info!(port = args.secure_port, "serving external.metrics.k8s.io/v1beta1");
+    tracing::info!(
+        port = args.secure_port,
+        "serving external.metrics.k8s.io/v1beta1 and reasons.tidemark.dev/v1alpha1"
+    );
     parts.start("the external metrics API", prepared.serve(listener, own, shutdown.clone()));
     let nothing_else = std::future::pending::<anyhow::Result<()>>();
     parts.do_while_they_run(signals, nothing_else).await.map(drop)
@@ -82,12 +108,15 @@ fn operator(args: &MetricsServerArgs) -> anyhow::Result<Address> {
         .context("--metrics-service-address, --metrics-service-grpc-authority")
 }
 
-async fn clients(args: &MetricsServerArgs) -> anyhow::Result<ClusterClients> {
-    let settings = args.cluster.client().await?;
+async fn clients(args: &MetricsServerArgs, series: &Series) -> anyhow::Result<ClusterClients> {
+    let settings = args.cluster.counted_client(series).await?;
     let of = async |kubeconfig: &Option<PathBuf>| -> anyhow::Result<Client> {
         match kubeconfig {
             None => Ok(settings.clone()),
-            Some(path) => ClusterArgs { kubeconfig: Some(path.clone()), ..args.cluster.clone() }.client().await,
+            Some(path) => {
+                let cluster = ClusterArgs { kubeconfig: Some(path.clone()), ..args.cluster.clone() };
+                cluster.counted_client(series).await
+            }
         }
     };
     Ok(ClusterClients {
@@ -95,6 +124,23 @@ async fn clients(args: &MetricsServerArgs) -> anyhow::Result<ClusterClients> {
         authorization: of(&args.authorization_kubeconfig).await?,
         settings,
     })
+}
+
+fn lookup(args: &MetricsServerArgs) -> Lookup {
+    match (args.authentication_skip_lookup, args.authentication_tolerate_lookup_failure) {
+        (true, _) => Lookup::Skipped,
+        (false, true) => Lookup::Tolerated,
+        (false, false) => Lookup::Required,
+    }
+}
+
+fn leniency(args: &MetricsServerArgs) -> Leniency {
+    Leniency {
+        tokens: args.authentication_token_webhook_cache_ttl,
+        allowed: args.authorization_webhook_cache_authorized_ttl,
+        refused: args.authorization_webhook_cache_unauthorized_ttl,
+        open_paths: args.authorization_always_allow_paths.clone(),
+    }
 }
 
 fn overrides(args: &MetricsServerArgs) -> Overrides {
@@ -141,10 +187,7 @@ fn api_policy(args: &MetricsServerArgs) -> Policy {
 }
 
 fn warn_of_what_has_no_effect(args: &MetricsServerArgs) {
-    let mut idle: Vec<String> = args.idle.0.iter().map(|name| format!("--{name}")).collect();
-    if args.port != 8080 {
-        idle.push("--port".to_owned());
-    }
+    let idle: Vec<String> = args.idle.0.iter().map(|name| format!("--{name}")).collect();
     if !idle.is_empty() {
         tracing::warn!("without effect here, and accepted for KEDA's sake: {}", idle.join(", "));
     }

@@ -10,6 +10,7 @@ use crate::process::bind::Bind;
 use crate::process::cluster::ClusterArgs;
 use crate::process::go_bool;
 use crate::process::logging::LogArgs;
+use crate::process::otlp::OtlpArgs;
 
 /// `tidemark operator`.
 #[derive(Debug, Args)]
@@ -78,13 +79,18 @@ pub struct OperatorArgs {
         require_equals = true, value_parser = go_bool, action = ArgAction::Set
     )]
     pub enable_opentelemetry_metrics: bool,
-    /// Accepted for KEDA's sake: requests over HTTP are counted with all labels in any case
+    /// Tell how long requests to event sources take by trigger, not by trigger type
     #[arg(
         long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = go_bool, action = ArgAction::Set, hide = true
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
     )]
     pub enable_high_cardinality_metrics_labels: bool,
 
+    /// Where the reasons of every decision are told, read-only, for `tidemark explain --address`: on loopback over HTTP
+    /// [default: 127.0.0.1:8083, if it is free], at any other address over HTTPS to those whom the API server knows and
+    /// lets read scaledobjects.reasons.tidemark.dev; 0 does not serve them
+    #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_REASONS_BIND_ADDRESS")]
+    pub reasons_bind_address: Option<Bind>,
     /// Where the metrics server asks for values, gRPC with mutual TLS, once there are certificates; 0 does not serve them
     #[arg(long, value_name = "ADDRESS", default_value = ":9666")]
     pub metrics_service_bind_address: Bind,
@@ -157,6 +163,8 @@ pub struct OperatorArgs {
     #[arg(long, value_name = "FILE", requires = "external_metrics_address", conflicts_with = "cert_dir")]
     pub ca_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -4,24 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use kube::Client;
-use tidemark_clock::Clock;
 use tidemark_serving::certificates::Error;
 use tidemark_serving::identity::{self, Identity};
-use tidemark_serving::rotation::{Rotation, Settings};
+use tidemark_serving::rotation::{ApiService, Settings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::OperatorArgs;
 use crate::process::environment;
 
-/// The APIService of the external metrics API.
-const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
+/// The APIService of the external metrics API, which every installation has, and that of the reasons.
+const API_SERVICES: [(&str, bool); 2] =
+    [("v1beta1.external.metrics.k8s.io", true), ("v1alpha1.reasons.tidemark.dev", false)];
 
 /// Where the certificates come from.
+#[derive(Clone)]
 pub enum Source {
-    /// The operator makes them.
-    Rotation(Client, Box<Settings>, Clock),
+    /// The operator makes them: none before it has.
+    Rotation(watch::Receiver<Option<Arc<Identity>>>),
     /// Somebody puts them there. The name is the one under which the metrics server comes.
     Folder(PathBuf, String),
 }
@@ -37,7 +37,11 @@ pub fn settings(args: &OperatorArgs) -> Settings {
         secret: args.cert_secret_name.clone(),
         services,
         domain: args.k8s_cluster_domain.clone(),
-        api_service: args.enable_apiservice_patching.then(|| API_SERVICE.to_owned()),
+        api_services: API_SERVICES
+            .iter()
+            .filter(|_| args.enable_apiservice_patching)
+            .map(|(name, expected)| ApiService { name: (*name).to_owned(), expected: *expected })
+            .collect(),
         webhooks: args.enable_webhook_patching.then(|| args.validating_webhook_name.clone()),
         field_manager: "tidemark".to_owned(),
     }
@@ -70,14 +74,8 @@ pub async fn with_identity(
             }
             followed
         }
-        Source::Rotation(client, settings, clock) => {
-            let (rotation, mut made) = Rotation::new(client, *settings, clock);
-            let mut rotating = rotation.run(shutdown.clone());
-            let first = tokio::select! {
-                biased;
-                () = &mut rotating => return Ok(()),
-                first = first(&mut made) => first,
-            };
+        Source::Rotation(mut made) => {
+            let first = shutdown.run_until_cancelled(first(&mut made)).await.flatten();
             let Some(first) = first else { return Ok(()) };
             let (sender, identity) = watch::channel(first);
             let passing = async move {
@@ -87,12 +85,7 @@ pub async fn with_identity(
                     }
                 }
             };
-            (
-                identity,
-                Box::pin(async move {
-                    tokio::join!(rotating, passing);
-                }),
-            )
+            (identity, Box::pin(passing))
         }
     };
     let serving = serve(identity)?;

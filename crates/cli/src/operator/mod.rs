@@ -3,15 +3,20 @@
 pub mod args;
 mod beside;
 mod installation;
+pub mod narration;
 pub mod raw_metrics;
+pub mod reasons;
 mod sources;
-mod telling;
+pub mod telling;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use futures::FutureExt;
+use futures::future::join;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use tidemark_api::ScaledObject;
@@ -20,15 +25,21 @@ use tidemark_operator::leader::{Elector, LeaseSettings};
 use tidemark_operator::{Handle, Operator, Settings, Writes};
 use tidemark_serving::certificates::random_token;
 use tidemark_serving::metrics_service;
+use tidemark_serving::ReasonsSource;
+use tidemark_serving::rotation::Rotation;
 use tidemark_trigger::Door;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::environment;
 use crate::process::health::{self, Health};
+use crate::process::metrics::expiry;
+use crate::process::otlp::{self, LogExport};
 use crate::process::run::{Parts, Signals, again};
 use crate::{aggregation, metrics, version};
 use args::OperatorArgs;
+use reasons::Port;
+use telling::Telling;
 
 /// What `/readyz` waits for. One that stands by is ready: it is waiting for nothing but its turn.
 const WATCHES: &str = "the watches";
@@ -44,7 +55,10 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// There is no cluster to work on, an address is taken, KEDA runs in the cluster, or the Lease is lost. A cluster that
 /// does not answer, or that lacks the CRDs, is waited for, and the log says so.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
-    args.log.init()?;
+    let clock = Clock::system();
+    let (layer, log) = LogExport::start(&args.otlp, telling::SERVICE, clock);
+    args.log.init_with(layer)?;
+    log.tell_problems();
     let mut signals = Signals::listen()?;
     let lease = lease(&args)?;
     environment::token_expiry()?;
@@ -54,16 +68,17 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         identity = lease.identity,
         "starting the operator"
     );
-    let client = tidemark_operator::client::build(args.cluster.config().await?);
-    let client = client.context("cannot make a client for the cluster")?;
+    let (shutdown, released) = (CancellationToken::new(), CancellationToken::new());
+    let telling = Telling::new(telling::Options::of(&args), clock);
+    let client = args.cluster.bare_client(telling.series()).await?;
     warn_of_what_has_no_effect(&args);
-    let (clock, shutdown, released) = (Clock::system(), CancellationToken::new(), CancellationToken::new());
-    let mut process =
-        Process { args, client, clock, health: Health::new(), shutdown, released, parts: Parts::default() };
+    let (health, parts) = (Health::new(), Parts::default());
+    let seed = otlp::seed()?;
+    let mut process = Process { args, client, clock, health, shutdown, released, parts, telling, seed };
     let outcome = process.live(&mut signals, lease).await;
     tracing::info!("stopping");
     process.shutdown.cancel();
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
         () = process.end() => outcome,
         again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
@@ -72,7 +87,9 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             let late = anyhow!("not all parts of the program have ended within {} s", END_WITHIN.as_secs());
             Err(outcome.err().unwrap_or(late))
         }
-    }
+    };
+    log.end().await;
+    outcome
 }
 
 struct Process {
@@ -84,14 +101,16 @@ struct Process {
     /// Nothing is written any more: the Lease may go.
     released: CancellationToken,
     parts: Parts,
+    telling: Telling,
+    /// Of the ids of traces.
+    seed: u128,
 }
 
 impl Process {
     async fn live(&mut self, signals: &mut Signals, lease: LeaseSettings) -> anyhow::Result<()> {
         let probes = health::serve(self.args.health_probe_bind_address, self.health.clone(), self.shutdown.clone());
         self.parts.start_fallible("the health probes", probes);
-        let mut telling = telling::Telling::new(&self.args, self.clock)?;
-        telling.start(&self.args, &mut self.parts, self.clock, &self.shutdown);
+        self.telling.start(&mut self.parts, self.clock, &self.shutdown);
         let guarded = tidemark_operator::client::guard(self.client.clone(), PATIENCE);
         let health = self.health.clone();
         let answered = async {
@@ -116,19 +135,34 @@ impl Process {
         let settings = Settings { writes: writes.clone(), ..settings };
         let door = Door::new(self.clock, sources::settings(&self.args)?);
         let (operator, handle) = Operator::new(self.client.clone(), door, settings);
-        telling.record(&mut self.parts, &handle, &self.shutdown);
+        self.telling.record(&mut self.parts, &handle, &self.shutdown);
         if self.args.dry_run {
             self.parts.start("the report of the dry run", telling::report(handle.observe(), self.shutdown.clone()));
         }
-        if self.serve_metrics_api(signals, &handle).await?.is_none() {
+        self.tell_traces(&handle);
+        let ids = otlp::trace_ids(&self.args.otlp, self.seed);
+        let told = reasons::remember(&mut self.parts, &handle, self.clock, ids, &self.shutdown);
+        if self.serve_metrics_api(signals, &handle, &told).await?.is_none() {
             return Ok(());
         }
-        self.serve_metrics(&handle, writes).await?;
+        let certificates = self.certificates(writes);
+        self.serve_metrics(&handle, &told, certificates.clone()).await?;
+        if self.serve_reasons(signals, told, certificates).await?.is_none() {
+            return Ok(());
+        }
         self.health.set(WATCHES, Err("not all objects have been seen yet".to_owned()));
         self.parts.start("the readiness", readiness(handle, self.health.clone(), self.shutdown.clone()));
         self.parts.start_fallible("the operator", operator.run(self.shutdown.clone()));
         let nothing_else = std::future::pending::<anyhow::Result<()>>();
         self.parts.do_while_they_run(signals, nothing_else).await.map(drop)
+    }
+
+    /// Sends traces and logs what is observed from now on.
+    fn tell_traces(&mut self, handle: &Handle) {
+        let named = (telling::SERVICE, self.seed);
+        otlp::start_traces(&self.args.otlp, named, &mut self.parts, handle, self.clock, &self.shutdown);
+        let narration = narration::run(handle, self.seed, self.args.dry_run, self.shutdown.clone());
+        self.parts.start("the narration", narration);
     }
 
     /// Waits until this process may write. None when a signal came first.
@@ -140,6 +174,8 @@ impl Process {
         if !self.args.leader_elect {
             return Ok(Some(Writes::Always));
         }
+        let name = lease.name.clone();
+        self.telling.leads(&name, false);
         let (mut elector, fence) = Elector::new(self.client.clone(), lease, self.clock);
         let acquired = async {
             elector.acquire().await;
@@ -148,6 +184,7 @@ impl Process {
         if self.parts.do_while_they_run(signals, acquired).await?.is_none() {
             return Ok(None);
         }
+        self.telling.leads(&name, true);
         let released = self.released.clone();
         self.parts.start_fallible("the leadership", async move {
             tokio::select! {
@@ -182,12 +219,17 @@ impl Process {
     }
 
     /// Serves the values to the API server itself, if that is wanted. None when a signal came first.
-    async fn serve_metrics_api(&mut self, signals: &mut Signals, handle: &Handle) -> anyhow::Result<Option<()>> {
+    async fn serve_metrics_api(
+        &mut self,
+        signals: &mut Signals,
+        handle: &Handle,
+        told: &Arc<dyn ReasonsSource>,
+    ) -> anyhow::Result<Option<()>> {
         let Some(address) = self.args.external_metrics_address else { return Ok(Some(())) };
         let prepared = async {
             let listener = listen(address).await?;
-            let (client, clock) = (self.client.clone(), self.clock);
-            aggregation::prepare(&self.args, listener, client, handle.clone(), clock, self.shutdown.clone()).await
+            let (client, clock, sources) = (self.client.clone(), self.clock, (handle.clone(), told.clone()));
+            aggregation::prepare(&self.args, listener, client, sources, clock, self.shutdown.clone()).await
         };
         let Some(service) = self.parts.do_while_they_run(signals, prepared).await? else { return Ok(None) };
         self.parts.start("the external metrics API", service);
@@ -195,38 +237,79 @@ impl Process {
         Ok(Some(()))
     }
 
-    /// Serves the values to the metrics server, once there are certificates.
-    async fn serve_metrics(&mut self, handle: &Handle, writes: Writes) -> anyhow::Result<()> {
+    /// The certificates of the installation; none where there are none to come.
+    fn certificates(&mut self, writes: Writes) -> Option<installation::Source> {
         let folder = self.args.cert_dir.clone().unwrap_or_else(|| PathBuf::from("/certs"));
-        let rotates = self.args.enable_cert_rotation && !self.args.dry_run;
-        let has_certificates = rotates || self.args.cert_dir.is_some() || folder.is_dir();
+        if self.args.enable_cert_rotation && !self.args.dry_run {
+            // Others live on these certificates: they are kept good whether or not this process serves anything with them.
+            let client = tidemark_operator::client::guarded(self.client.clone(), PATIENCE, writes);
+            let (rotation, made) = Rotation::new(client, installation::settings(&self.args), self.clock);
+            self.parts.start("the rotation of the certificates", rotation.run(self.shutdown.clone()));
+            return Some(installation::Source::Rotation(made));
+        }
+        let is_there = self.args.cert_dir.is_some() || folder.is_dir();
+        is_there.then(|| installation::Source::Folder(folder, installation::name(&self.args)))
+    }
+
+    /// Serves the values to the metrics server, once there are certificates.
+    async fn serve_metrics(
+        &mut self,
+        handle: &Handle,
+        told: &Arc<dyn ReasonsSource>,
+        certificates: Option<installation::Source>,
+    ) -> anyhow::Result<()> {
+        let Some(source) = certificates else { return Ok(()) };
         // With the API served here, the folder is its own, and there need be no CA.
-        if self.args.external_metrics_address.is_some() && !rotates || !has_certificates {
+        if self.args.external_metrics_address.is_some() && matches!(source, installation::Source::Folder(..)) {
             return Ok(());
         }
         let Some(listener) = self.args.metrics_service_bind_address.listen().await? else { return Ok(()) };
         let (service, feeding) = metrics::service(handle, raw_metrics::Mode::from_environment(), self.shutdown.clone());
+        let service = service.with_reasons(told.clone()).counting(self.telling.calls());
         self.parts.start("the raw metrics", feeding);
         let policy = environment::tls_policy()?;
-        let source = match rotates {
-            true => installation::Source::Rotation(
-                tidemark_operator::client::guarded(self.client.clone(), PATIENCE, writes),
-                Box::new(installation::settings(&self.args)),
-                self.clock,
-            ),
-            false => installation::Source::Folder(folder, installation::name(&self.args)),
-        };
-        let (shutdown, health) = (self.shutdown.clone(), self.health.clone());
+        let (shutdown, health, series) = (self.shutdown.clone(), self.health.clone(), self.telling.series().clone());
         health.set(METRICS_SERVICE, Err("waiting for certificates".to_owned()));
         self.parts.start_fallible("the metrics service", async move {
             installation::with_identity(source, shutdown.clone(), |identity| {
+                let dates = expiry(series, identity.clone(), shutdown.clone());
                 let serving = metrics_service::serve(listener, identity, policy, service, shutdown)?;
                 health.set(METRICS_SERVICE, Ok(()));
-                Ok(serving)
+                Ok(join(serving, dates).map(drop).boxed())
             })
             .await
         });
         Ok(())
+    }
+
+    /// Serves the reasons on a port of their own, if that is wanted. None when a signal came first.
+    async fn serve_reasons(
+        &mut self,
+        signals: &mut Signals,
+        told: Arc<dyn ReasonsSource>,
+        certificates: Option<installation::Source>,
+    ) -> anyhow::Result<Option<()>> {
+        let listener = match reasons::listen(self.args.reasons_bind_address).await? {
+            Port::Nowhere => return Ok(Some(())),
+            Port::Loopback(listener) => {
+                self.parts.start("the reasons", reasons::serve_loopback(listener, told, self.shutdown.clone()));
+                return Ok(Some(()));
+            }
+            Port::Open(listener) => listener,
+        };
+        let source = certificates.context(
+            "--reasons-bind-address: an address that is not loopback takes certificates: --enable-cert-rotation or \
+             --cert-dir",
+        )?;
+        let client = tidemark_operator::client::guard(self.client.clone(), PATIENCE);
+        let prepared = reasons::prepare(client, told);
+        let Some(prepared) = self.parts.do_while_they_run(signals, prepared).await? else { return Ok(None) };
+        let shutdown = self.shutdown.clone();
+        self.parts.start_fallible("the reasons", async move {
+            let serve = |identity| Ok(prepared.serve(listener, identity, shutdown.clone()));
+            installation::with_identity(source, shutdown.clone(), serve).await
+        });
+        Ok(Some(()))
     }
 
     /// Waits until all parts have ended, the leadership last.

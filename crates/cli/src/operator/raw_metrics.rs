@@ -155,7 +155,7 @@ mod tests {
 
     fn observed(what: What) -> Observation {
         let object = Arc::new(ObjectKey::new("shop", "orders"));
-        Observation { time: "2026-01-01T00:00:00Z".parse().unwrap(), object, uid: "1".into(), what }
+        Observation { time: "2026-01-01T00:00:00Z".parse().unwrap(), object, uid: "1".into(), evaluation: 0, what }
     }
 
     fn fetch(asked_by: Asker, outcome: Result<f64, ()>) -> Observation {
@@ -166,15 +166,17 @@ mod tests {
             name: None,
             asked_by,
             for_formula: false,
+            endpoint: None,
             took: Duration::ZERO,
             metrics: Vec::new(),
             outcome: outcome.map(reading).map_err(|()| SourceError::new(ErrorKind::Unreachable, "down")),
             requests: Vec::new(),
+            empties: Vec::new(),
         })
     }
 
     fn decision(fallback: bool) -> Observation {
-        let seen = Seen { trigger: Some(0), metric: "m".into(), milli: Some(2500), active: Some(true), fallback };
+        let seen = Seen { trigger: Some(0), metric: "m".into(), milli: Some(2500), target: None, active: Some(true), fallback };
         observed(What::Decision {
             active: true,
             replicas: Some(1),

@@ -1,49 +1,110 @@
 //! What the operator tells of itself: metrics for Prometheus and over OTLP, and the report of a dry run.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode};
 use tidemark_clock::Clock;
 use tidemark_operator::{Handle, ObjectKey, Observation, What, Write};
-use tidemark_serving::plain;
+use tidemark_serving::metrics_service::Counter;
+use tidemark_telemetry::catalogue::OPERATOR;
+use tidemark_telemetry::catalogue::process::LEADER;
+use tidemark_telemetry::catalogue::services::SERVER;
 use tidemark_telemetry::otlp::{Pusher, Settings};
-use tidemark_telemetry::prometheus;
 use tidemark_telemetry::recorder::Recorder;
-use tidemark_telemetry::series::{Build, Series};
+use tidemark_telemetry::series::Series;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::OperatorArgs;
+use crate::args::Up;
 use crate::process::bind::Bind;
-use crate::process::environment;
 use crate::process::run::Parts;
-use crate::version;
+use crate::process::{environment, metrics};
+
+/// The name of the service in what is pushed, where no variable says one.
+pub const SERVICE: &str = "tidemark-operator";
+
+/// Where metrics are told.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where Prometheus gets them; none where it does not.
+    pub prometheus: Option<Bind>,
+    /// Where they are pushed; none where they are not.
+    pub otlp: Option<Settings>,
+    /// Durations of requests to event sources are told by trigger instead of by trigger type.
+    pub durations_by_trigger: bool,
+}
+
+impl Options {
+    /// As the flags say. The OTLP variables are looked at where they are wanted, and what is wrong with them is logged.
+    pub fn of(args: &OperatorArgs) -> Self {
+        Self {
+            prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
+            otlp: args.enable_opentelemetry_metrics.then(otlp),
+            durations_by_trigger: args.enable_high_cardinality_metrics_labels,
+        }
+    }
+
+    /// As the flags of `up` say.
+    pub fn of_up(args: &Up) -> Self {
+        Self {
+            prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
+            otlp: args.enable_opentelemetry_metrics.then(otlp),
+            durations_by_trigger: args.enable_high_cardinality_metrics_labels,
+        }
+    }
+}
+
+/// Where the environment says that metrics are pushed.
+fn otlp() -> Settings {
+    let settings = Settings::from_variables(environment::variable, SERVICE);
+    for warning in &settings.warnings {
+        tracing::warn!("OTLP: {warning}");
+    }
+    settings
+}
 
 /// The metrics.
 pub struct Telling {
     series: Series,
+    prometheus: Option<Bind>,
     pusher: Option<Pusher>,
 }
 
 impl Telling {
-    /// Metrics of nothing yet.
-    ///
-    /// # Errors
-    /// None today: OTLP settings that cannot be used are told in the log, and nothing is pushed.
-    pub fn new(args: &OperatorArgs, clock: Clock) -> anyhow::Result<Self> {
-        let build = Build { version: version::VERSION, commit: version::COMMIT, toolchain: version::TOOLCHAIN };
-        let pusher = args.enable_opentelemetry_metrics.then(pusher).flatten();
-        Ok(Self { series: Series::new(build, clock.now()), pusher })
+    /// Metrics of nothing yet. OTLP settings that cannot be used are told in the log, and nothing is pushed.
+    pub fn new(options: Options, clock: Clock) -> Self {
+        let series = match options.durations_by_trigger {
+            true => metrics::series(clock).with_durations_by_trigger(),
+            false => metrics::series(clock),
+        };
+        let pusher = options.otlp.map(Pusher::new).transpose().unwrap_or_else(|error| {
+            tracing::error!("metrics are not pushed: {error}");
+            None
+        });
+        Self { series, prometheus: options.prometheus, pusher }
+    }
+
+    /// Where values are recorded.
+    pub fn series(&self) -> &Series {
+        &self.series
+    }
+
+    /// Counts the calls of the metrics service.
+    pub fn calls(&self) -> Counter {
+        metrics::calls(self.series.clone(), &SERVER)
+    }
+
+    /// Tells whether this process holds the Lease.
+    pub fn leads(&self, lease: &str, leads: bool) {
+        self.series.set(&LEADER, &[lease], f64::from(u8::from(leads)));
     }
 
     /// Serves the metrics from now on, and pushes them.
-    pub fn start(&mut self, args: &OperatorArgs, parts: &mut Parts, clock: Clock, shutdown: &CancellationToken) {
-        if args.enable_prometheus_metrics {
-            let serving = serve(args.metrics_bind_address, self.series.clone(), shutdown.clone());
+    pub fn start(&mut self, parts: &mut Parts, clock: Clock, shutdown: &CancellationToken) {
+        if let Some(bind) = self.prometheus {
+            let serving = metrics::serve(bind, OPERATOR, self.series.clone(), shutdown.clone());
             parts.start_fallible("the metrics for Prometheus", serving);
         }
         if let Some(pusher) = self.pusher.take() {
@@ -55,52 +116,10 @@ impl Telling {
     pub fn record(&self, parts: &mut Parts, handle: &Handle, shutdown: &CancellationToken) {
         let scaler_name = |kind: &str| tidemark_triggers::find(kind).ok().map(|known| known.scaler_name);
         let recorder = Recorder::new(self.series.clone(), scaler_name);
-        parts.start("the record of metrics", recorder.run(handle.observe(), shutdown.clone()));
+        let (observations, handle) = (handle.observe(), handle.clone());
+        let present = move || handle.snapshots();
+        parts.start("the record of metrics", recorder.run(observations, present, shutdown.clone()));
     }
-}
-
-/// The way to the receiver of OTLP that the environment names; none where there cannot be one.
-fn pusher() -> Option<Pusher> {
-    let settings = Settings::from_variables(environment::variable, "tidemark-operator");
-    for warning in &settings.warnings {
-        tracing::warn!("OTLP: {warning}");
-    }
-    match Pusher::new(settings) {
-        Ok(pusher) => Some(pusher),
-        Err(error) => {
-            tracing::error!("metrics are not pushed: {error}");
-            None
-        }
-    }
-}
-
-/// Serves `/metrics` over HTTP until `shutdown`.
-///
-/// # Errors
-/// The address is taken.
-fn serve(bind: Bind, series: Series, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
-    Box::pin(async move {
-        let Some(listener) = bind.listen().await? else {
-            shutdown.cancelled().await;
-            return Ok(());
-        };
-        let service = tower::service_fn(move |request: Request<plain::Incoming>| {
-            std::future::ready(Ok::<_, Infallible>(answer(request.uri().path(), &series)))
-        });
-        plain::serve(listener, service, shutdown).await;
-        Ok(())
-    })
-}
-
-fn answer(path: &str, series: &Series) -> Response<plain::Body> {
-    if path.trim_end_matches('/') != "/metrics" {
-        let mut response = Response::new(plain::whole("not found: /metrics is served here\n"));
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return response;
-    }
-    let mut response = Response::new(plain::pieces(prometheus::pieces(series.snapshot())));
-    response.headers_mut().insert("content-type", HeaderValue::from_static(prometheus::CONTENT_TYPE));
-    response
 }
 
 /// Logs what a dry run would have written, until `shutdown`.
@@ -153,8 +172,21 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use tidemark_operator::ScaleCause;
+    use tidemark_telemetry::prometheus;
 
     use super::*;
+
+    #[test]
+    fn who_waits_for_the_lease_tells_so_and_who_holds_it_too() {
+        let telling = Telling::new(Options::default(), Clock::system());
+        for (leads, value) in [(false, 0), (true, 1)] {
+            telling.leads("operator.keda.sh", leads);
+            let pieces = prometheus::pieces(OPERATOR, telling.series().snapshot());
+            let text = String::from_utf8(pieces.flatten().collect()).unwrap();
+            let line = format!("leader_election_master_status{{name=\"operator.keda.sh\"}} {value}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
 
     #[test]
     fn a_dry_run_reports_each_scaling_and_each_new_difference_of_an_hpa() {
@@ -162,7 +194,7 @@ mod tests {
         let object = Arc::new(ObjectKey::new("shop", "orders"));
         let mut said = |what: What| {
             let (time, object) = ("2026-01-01T00:00:00Z".parse().unwrap(), object.clone());
-            report.on(&Observation { time, object, uid: "1".into(), what })
+            report.on(&Observation { time, object, uid: "1".into(), evaluation: 0, what })
         };
         let done = |write: Write| What::Write { write, error: None };
         let scale = |from, to| {

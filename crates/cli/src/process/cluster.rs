@@ -7,6 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tidemark_telemetry::series::Series;
+
+use super::metrics;
 
 /// Deadline of one request to the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,5 +66,24 @@ impl ClusterArgs {
         let client = tidemark_operator::client::build(self.config().await?);
         let client = client.context("cannot make a client for the cluster")?;
         Ok(tidemark_operator::client::guard(client, PATIENCE))
+    }
+
+    /// As [`Self::client`]; besides, requests are counted in `series`.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub async fn counted_client(&self, series: &Series) -> anyhow::Result<Client> {
+        Ok(tidemark_operator::client::guard(self.bare_client(series).await?, PATIENCE))
+    }
+
+    /// A client whose requests are counted in `series`, without deadlines and repeats, for who guards it.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub async fn bare_client(&self, series: &Series) -> anyhow::Result<Client> {
+        let config = self.config().await?;
+        let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+        let client = tidemark_operator::client::build(config).context("cannot make a client for the cluster")?;
+        Ok(metrics::counted(client, &host, series.clone()))
     }
 }

@@ -8,12 +8,15 @@ use clap::{ArgAction, Args};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tidemark_clock::Clock;
+use tidemark_telemetry::logs::LogLayer;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -103,16 +106,24 @@ impl LogArgs {
     /// # Errors
     /// Something logs already.
     pub fn init(&self) -> anyhow::Result<()> {
+        self.init_with(None)
+    }
+
+    /// Logs from now on, and to `export` besides.
+    ///
+    /// # Errors
+    /// Something logs already.
+    pub fn init_with(&self, export: Option<LogLayer>) -> anyhow::Result<()> {
         let json = match self.zap_encoder {
             Some(encoder) => encoder == Encoder::Json,
             None => !self.zap_devel && !std::io::stdout().is_terminal(),
         };
         let level = if self.zap_devel { "debug" } else { self.zap_log_level };
-        let lines = Lines { json, time: self.zap_time_encoding, clock: Clock::system() };
-        let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stdout);
+        let format = Lines { json, time: self.zap_time_encoding, clock: Clock::system() };
         // Where standard output is closed, saying so would be a panic.
-        let builder = builder.log_internal_errors(false).event_format(lines);
-        builder.try_init().map_err(|error| anyhow!("cannot log: {error}"))
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stdout).log_internal_errors(false);
+        let log = tracing_subscriber::registry().with(filter(level)).with(lines.event_format(format)).with(export);
+        log.try_init().map_err(|error| anyhow!("cannot log: {error}"))
     }
 }
 

@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod environment;
 pub mod health;
 pub mod logging;
+pub mod metrics;
+pub mod otlp;
 pub mod run;
 
 /// A boolean of a flag, in all the ways in which Go programs take one.

@@ -21,14 +21,22 @@ use tidemark_serving::front_proxy::Access;
 use tidemark_serving::guard::Guard;
 use tidemark_serving::https;
 use tidemark_serving::tls::{Clients, Policy, server_config};
+use tidemark_telemetry::logs::LogLayer;
 use tidemark_trigger::{Door, DoorSettings};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Up;
 use crate::manifests::{self, Manifest};
 use crate::metrics::{self, OperatorMetrics};
+use crate::operator::{narration, reasons};
+use crate::operator::telling::{self, Telling};
+use crate::process::otlp::{self, LogExport};
 use crate::process::run::{Parts, Signals, again};
 use crate::webhooks::{self, Admission};
 use crate::{apply, kubeconfig};
@@ -55,13 +63,15 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     // Dropped when the run is over.
     let (listener, places, _alive) = place::find(args.port, args.kubeconfig.as_deref()).await?;
     let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
-    log(live, &places)?;
+    let clock = Clock::system();
+    let (layer, export) = LogExport::start(&args.otlp, telling::SERVICE, clock);
+    log(live, &places, layer)?;
+    export.tell_problems();
     report(&contents.errors);
     if contents.manifests.is_empty() && !args.paths.is_empty() {
         let why = if contents.errors.is_empty() { "the files hold no manifest" } else { "no manifest could be read" };
         anyhow::bail!("nothing to run: {why}");
     }
-    let clock = Clock::system();
     let sandbox = Sandbox::new(clock, options(&args, &places)?);
     sandbox.install_crds(&tidemark_api::crds()).context("the CustomResourceDefinitions are refused")?;
     let door = Door::new(clock, DoorSettings::default());
@@ -72,6 +82,15 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
 
     let stages = Stages::default();
     let mut parts = Parts::default();
+    let mut telling = Telling::new(telling::Options::of_up(&args), clock);
+    telling.start(&mut parts, clock, &stages.controllers);
+    telling.record(&mut parts, &handle, &stages.controllers);
+    let seed = otlp::seed()?;
+    otlp::start_traces(&args.otlp, (telling::SERVICE, seed), &mut parts, &handle, clock, &stages.controllers);
+    parts.start("the narration", narration::run(&handle, seed, false, stages.controllers.clone()));
+    let ids = otlp::trace_ids(&args.otlp, seed);
+    let told = reasons::remember(&mut parts, &handle, clock, ids, &stages.controllers);
+    reasons::mount(&sandbox, told);
     let admission = Admission::new(sandbox.client(), clock, "up", Vec::new());
     webhooks::register(&sandbox, &admission.service());
     parts.start("admission", admission.run(stages.controllers.clone()));
@@ -91,6 +110,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
         again = again() => again.and(Err(anyhow!("stopped at once by a second signal"))),
     };
     kubeconfig::remove(&places.kubeconfig, &places.server);
+    export.end().await;
     outcome.and(ended)
 }
 
@@ -160,15 +180,19 @@ impl Stages {
     }
 }
 
-/// On the live screen the log would tear the picture, so it goes to a file.
-fn log(live: bool, places: &Places) -> anyhow::Result<()> {
+/// On the live screen the log would tear the picture, so it goes to a file. Beside plain lines, which tell it in their own
+/// words, the narration does not go to standard error.
+fn log(live: bool, places: &Places, export: Option<LogLayer>) -> anyhow::Result<()> {
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let log = tracing_subscriber::registry().with(crate::process::logging::filter("info")).with(export);
     if live {
         let path = places.logs.join("tidemark.log");
         let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(crate::process::logging::filter("info"));
-        builder.with_ansi(false).with_writer(Arc::new(file)).log_internal_errors(false).init();
+        log.with(lines.with_ansi(false).with_writer(Arc::new(file))).init();
     } else {
-        crate::log_to_standard_error();
+        // Where standard error is closed, saying so there would be a panic: hence no internal errors above.
+        let lines = lines.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+        log.with(lines.with_filter(filter_fn(|line| line.target() != narration::TARGET))).init();
     }
     Ok(())
 }

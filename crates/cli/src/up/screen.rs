@@ -143,7 +143,8 @@ fn happened(what: &What) -> Option<String> {
         }
         What::Error { message, .. } => Some(message.to_string()),
         What::Life(life) => Some(turn(life)),
-        What::Write { .. } | What::Fetch { .. } | What::Decision { .. } | What::Poll { .. } => None,
+        What::Write { .. } | What::Fetch { .. } | What::Decision { .. } => None,
+        What::Poll { .. } | What::Pushed { .. } | What::Hpa(_) | What::Query { .. } => None,
         What::Defined { .. } | What::Gone | What::Paused(_) | What::Resource { .. } => None,
     }
 }

@@ -21,7 +21,7 @@ pub struct WebhooksArgs {
     /// Where /healthz and /readyz are served; 0 does not
     #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: Bind,
-    /// Accepted for KEDA's sake: no metrics are served yet
+    /// Where metrics are served for Prometheus; 0 does not
     #[arg(long, value_name = "ADDRESS", default_value = ":8080")]
     pub metrics_bind_address: Bind,
     /// Accepted for KEDA's sake: there is no profiling over HTTP

@@ -4,6 +4,7 @@ pub mod args;
 mod cluster;
 mod events;
 mod judge;
+mod metrics;
 mod run;
 mod watches;
 
@@ -24,6 +25,7 @@ pub use args::WebhooksArgs;
 use cluster::Cluster;
 use judge::{Index, Judge};
 pub use judge::{Judged, Listener};
+pub use metrics::counter;
 pub use run::run;
 pub use watches::Synced;
 

@@ -2,17 +2,17 @@
 
 use anyhow::{Context, anyhow};
 use tidemark_clock::Clock;
-use tidemark_operator::client;
 use tidemark_serving::https;
 use tidemark_serving::identity::{self, derive};
+use tidemark_telemetry::catalogue::WEBHOOKS;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Admission, Synced, WebhooksArgs};
 use crate::process::bind::Bind;
-use crate::process::environment;
 use crate::process::health::{self, Health};
 use crate::process::run::{Parts, Signals, stop};
+use crate::process::{environment, metrics};
 
 /// What `/readyz` waits for.
 const VIEW: &str = "the view of the cluster";
@@ -44,9 +44,13 @@ async fn serve(
     let bind: Bind = format!(":{}", args.port).parse().map_err(|error| anyhow!("--port: {error}"))?;
     let listener = bind.listen().await?.context("--port: the webhooks need one")?;
     let policy = environment::tls_policy()?;
-    let client = client::build(args.cluster.config().await?).context("cannot make a client for the cluster")?;
+    let clock = Clock::system();
+    let series = metrics::series(clock);
+    let telling = metrics::serve(args.metrics_bind_address, WEBHOOKS, series.clone(), shutdown.clone());
+    parts.start_fallible("the metrics for Prometheus", telling);
+    let client = args.cluster.bare_client(&series).await?;
     let hostname = environment::variable("HOSTNAME").unwrap_or_else(|| "tidemark".to_owned());
-    let admission = Admission::new(client, Clock::system(), &hostname, Vec::new());
+    let admission = Admission::new(client, clock, &hostname, vec![super::metrics::counter(series.clone())]);
     let health = Health::new();
     health.set(VIEW, Err("it is being read".to_owned()));
     health.set(CERTIFICATE, Err("waiting for tls.crt and tls.key".to_owned()));
@@ -57,6 +61,7 @@ async fn serve(
     parts.start("readiness", readiness(synced, health.clone(), shutdown.clone()));
     let identity = async { Ok(identity::follow(args.cert_dir.clone(), false).await) };
     let Some((identity, following)) = parts.do_while_they_run(signals, identity).await? else { return Ok(()) };
+    parts.start("the dates of the certificate", metrics::expiry(series.clone(), identity.clone(), shutdown.clone()));
     let tls = derive(identity, move |identity| identity.server(false, &policy))?;
     let stop = shutdown.clone();
     parts.start("the files of the certificate", async move {

@@ -2,9 +2,9 @@
 //! logged.
 
 #[path = "../../../operator/tests/it/canary/echo.rs"]
-mod echo;
+pub mod echo;
 #[path = "../../../operator/tests/it/canary/planted.rs"]
-mod planted;
+pub mod planted;
 
 use std::path::Path;
 use std::time::Duration;

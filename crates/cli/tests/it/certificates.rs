@@ -45,6 +45,11 @@ struct Operator {
 
 impl Operator {
     fn start(plane: &ControlPlane) -> Self {
+        Self::with(plane, |link| link.to_string())
+    }
+
+    /// `bind` says where it serves the metrics server, given a free address.
+    fn with(plane: &ControlPlane, bind: impl Fn(SocketAddr) -> String) -> Self {
         let link = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let log = plane.directory().join("operator.log");
         let file = std::fs::File::create(&log).unwrap();
@@ -55,7 +60,7 @@ impl Operator {
         command.args(["--operator-service-name=keda-operator", "--webhooks-service-name=keda-admission-webhooks"]);
         command.arg("--metrics-server-service-name=keda-operator-metrics-apiserver");
         command.arg(format!("--kubeconfig={}", plane.kubeconfig().display()));
-        command.arg(format!("--metrics-service-bind-address={link}"));
+        command.arg(format!("--metrics-service-bind-address={}", bind(link)));
         command.args(["--metrics-bind-address=0", "--health-probe-bind-address=0"]);
         command.env("POD_NAMESPACE", "keda").env("WATCH_NAMESPACE", "");
         command.stdin(Stdio::null()).stderr(file.try_clone().unwrap()).stdout(file);
@@ -257,6 +262,14 @@ async fn an_operator_keeps_the_certificates_of_its_installation_and_never_restar
     let said = operator.said();
     assert!(!said.contains("PRIVATE KEY"), "{said}");
     assert_eq!(said.matches("it is told of the CA when it comes").count(), 1, "{said}");
+
+    // One that serves no metrics server keeps them good all the same, for the webhooks.
+    drop(operator);
+    let operator = Operator::with(&plane, |_| "0".to_owned());
+    cluster.secrets.delete(SECRET, &DeleteParams::default()).await.unwrap();
+    let last = cluster.comes_to_have(|files| files.ca != anew.ca).await;
+    cluster.comes_to_be_told(&last.ca).await;
+    assert!(operator.shows(&last).await.is_err(), "nothing is served");
 }
 
 async fn everything_that_is_taken_away_comes_back(cluster: &Cluster, files: &Identity) {

@@ -25,6 +25,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::metrics_table::scrape::Scrape;
+
 /// The longest time for anything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Both processes look at their files every ten seconds.
@@ -33,13 +35,13 @@ const OPERATOR_NAME: &str = "keda-operator.keda.svc";
 const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
 /// A running `tidemark`; it ends with the test.
-struct Process {
-    child: Child,
+pub struct Process {
+    pub child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn start(folder: &Path, name: &str, arguments: &[String]) -> Self {
+    pub fn start(folder: &Path, name: &str, arguments: &[String]) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
@@ -47,27 +49,29 @@ impl Process {
         Self { child: command.spawn().unwrap(), log }
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
 /// An installation on a control plane.
-struct Installation {
-    plane: ControlPlane,
-    client: Client,
-    folder: PathBuf,
-    api: SocketAddr,
-    link: SocketAddr,
-    operator: Process,
-    metrics_server: Process,
+pub struct Installation {
+    pub plane: ControlPlane,
+    pub client: Client,
+    pub folder: PathBuf,
+    pub api: SocketAddr,
+    pub link: SocketAddr,
+    /// The metrics server's own metrics.
+    metrics: SocketAddr,
+    pub operator: Process,
+    pub metrics_server: Process,
 }
 
-async fn free_address() -> SocketAddr {
+pub async fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
-fn material() -> Material {
+pub fn material() -> Material {
     let dns = [EXTERNAL_METRICS_SERVER_NAME, OPERATOR_NAME].map(str::to_owned).to_vec();
     let names = Names { common: "keda-operator".to_owned(), dns };
     renew(None, &names, Clock::system().now()).unwrap().unwrap()
@@ -80,7 +84,7 @@ fn mount(folder: &Path, pair: &Pair, ca: &str) {
     }
 }
 
-fn operator_arguments(kubeconfig: &Path, certs: &Path, link: SocketAddr) -> Vec<String> {
+pub fn operator_arguments(kubeconfig: &Path, certs: &Path, link: SocketAddr) -> Vec<String> {
     let of = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
     vec![
         "operator".to_owned(),
@@ -95,7 +99,7 @@ fn operator_arguments(kubeconfig: &Path, certs: &Path, link: SocketAddr) -> Vec<
 }
 
 impl Installation {
-    async fn start(first: &Material, ca: &str) -> Option<Self> {
+    pub async fn start(first: &Material, ca: &str) -> Option<Self> {
         let options = Options { hpa_sync_period: Duration::from_secs(2), ..Options::default() };
         let plane = ControlPlane::start_or_skip(options).await?;
         let client = plane.client().await.unwrap();
@@ -104,7 +108,7 @@ impl Installation {
         let certs = folder.join("certs");
         std::fs::create_dir_all(&certs).unwrap();
         mount(&folder, &first.pair, ca);
-        let (api, link) = (free_address().await, free_address().await);
+        let (api, link, metrics) = (free_address().await, free_address().await, free_address().await);
         let kubeconfig = plane.kubeconfig().to_owned();
         let operator = Process::start(&folder, "operator", &operator_arguments(&kubeconfig, &certs, link));
         // The flags that KEDA's manifests and chart pass, the kubeconfig and the addresses aside.
@@ -113,7 +117,7 @@ impl Installation {
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--bind-address={}", api.ip()),
             format!("--secure-port={}", api.port()),
-            "--port=8080".to_owned(),
+            format!("--port={}", metrics.port()),
             "--logtostderr=true".to_owned(),
             "--stderrthreshold=ERROR".to_owned(),
             "--disable-compression=true".to_owned(),
@@ -125,7 +129,7 @@ impl Installation {
             "--v=0".to_owned(),
         ];
         let metrics_server = Process::start(&folder, "metrics-server", &metrics_server);
-        let this = Self { plane, client, folder, api, link, operator, metrics_server };
+        let this = Self { plane, client, folder, api, link, metrics, operator, metrics_server };
         this.listening().await;
         this.plane.register_external_metrics(this.api.port(), ca).await.unwrap();
         Some(this)
@@ -144,7 +148,7 @@ impl Installation {
         self.operator = Process::start(&self.folder, "operator", &arguments);
     }
 
-    async fn apply(&self, manifest: Value) {
+    pub async fn apply(&self, manifest: Value) {
         let text = |key: &str| manifest[key].as_str().unwrap().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
@@ -152,7 +156,7 @@ impl Installation {
         let object: DynamicObject = serde_json::from_value(manifest).unwrap();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "default", &resource);
         let cluster: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let api = if kind == "ClusterRole" { cluster } else { api };
+        let api = if matches!(&*kind, "ClusterRole" | "ClusterRoleBinding" | "APIService") { cluster } else { api };
         let name = object.metadata.name.clone().unwrap();
         let parameters = PatchParams::apply("test").force();
         timeout(PATIENCE, api.patch(&name, &parameters, &Patch::Apply(object))).await.unwrap().unwrap();
@@ -164,7 +168,7 @@ impl Installation {
     }
 
     /// Waits until the value is there.
-    async fn settled(&self, object: &str) -> String {
+    pub async fn settled(&self, object: &str) -> String {
         let start = Instant::now();
         loop {
             match self.value(object).await {
@@ -212,7 +216,7 @@ async fn value(client: &Client, object: &str) -> Result<String, Box<Status>> {
 }
 
 /// Three pods, and a workload that is scaled by their number.
-async fn scale_by_pods(installation: &Installation) {
+pub async fn scale_by_pods(installation: &Installation) {
     let labels = json!({"app": "scaled"});
     for name in ["one", "two", "three"] {
         installation
@@ -261,7 +265,22 @@ async fn an_hpa_is_answered_through_both_processes_and_strangers_are_not() {
     the_hpa_controller_reads_it(&installation.client).await;
     the_api_describes_itself(&installation).await;
     callers_are_judged(&installation).await;
+    what_was_asked_is_counted(&installation).await;
     an_operator_that_is_down_is_told_of_and_found_again(&mut installation).await;
+}
+
+async fn what_was_asked_is_counted(installation: &Installation) {
+    let scrape = Scrape::of(installation.metrics.port()).await;
+    let call = [("grpc_service", "api.MetricsService"), ("grpc_method", "GetMetrics"), ("grpc_code", "OK")];
+    let handled = scrape.values("keda_internal_metricsservice_grpc_client_handled_total", &call);
+    let answered = scrape.values("apiserver_request_total", &[("code", "200"), ("resource", "externalmetrics")]);
+    let reviews = scrape.values("rest_client_requests_total", &[("method", "POST"), ("code", "201")]);
+    for counted in [handled, answered, reviews] {
+        assert!(matches!(counted[..], [count] if count >= 1.0), "{counted:?}");
+    }
+    assert!(!scrape.0.keys().any(|name| name.starts_with("keda_build")), "that is the operator's");
+    let now = Clock::system().now().as_second() as f64;
+    assert!(scrape.values("tidemark_certificate_expiry_timestamp_seconds", &[])[0] > now);
 }
 
 async fn the_hpa_controller_reads_it(client: &Client) {

@@ -3,7 +3,13 @@
 
 mod faults;
 mod installation;
+mod keda;
+mod left;
+mod migration;
+mod release;
+mod roles;
 mod sources;
+mod tour;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use xtask::network::free_ports;
 
 use crate::desk::{CRON, Desk, Up, workload};
+use crate::metrics_table::scrape::Scrape;
 
 /// What an API server has answered.
 #[derive(Debug)]
@@ -512,8 +513,9 @@ async fn the_process_is_ready_once_it_can_judge_and_takes_new_certificates_while
     let client = tidemark_operator::client::build(control_plane.config().await.unwrap()).unwrap();
     install_crds(&client).await;
     let desk = Desk::new();
-    let [port, probes] = free_ports().unwrap();
+    let [port, probes, metrics] = free_ports().unwrap();
     let (port_text, probe_address) = (port.to_string(), format!("127.0.0.1:{probes}"));
+    let metrics_address = format!("--metrics-bind-address=127.0.0.1:{metrics}");
     let kubeconfig = control_plane.kubeconfig().to_str().unwrap();
     // As KEDA's manifests and chart call it, but for the places.
     let arguments = [
@@ -522,7 +524,7 @@ async fn the_process_is_ready_once_it_can_judge_and_takes_new_certificates_while
         "--zap-encoder=console",
         "--zap-time-encoding=rfc3339",
         "--cert-dir=certs",
-        "--metrics-bind-address=0",
+        &metrics_address,
         "--profiling-bind-address=",
         "--cache-miss-to-direct-client=true",
         "--kube-api-qps=20",
@@ -551,6 +553,12 @@ async fn the_process_is_ready_once_it_can_judge_and_takes_new_certificates_while
     made(&client, &scaled("first", "web")).await.unwrap();
     let refused = made(&client, &scaled("second", "web")).await.unwrap_err();
     assert!(refused.contains("is already managed by the ScaledObject 'first'"), "{refused}");
+    let scrape = Scrape::of(metrics).await;
+    let created = [("namespace", "default"), ("action", "create")];
+    assert!(scrape.values("keda_webhook_scaled_object_validations_total", &created)[0] >= 2.0);
+    let refused = [("namespace", "default"), ("action", "create"), ("reason", "other-scaled-object")];
+    assert!(scrape.values("keda_webhook_scaled_object_validation_errors_total", &refused)[0] >= 1.0);
+    assert!(scrape.values("tidemark_certificate_expiry_timestamp_seconds", &[])[0] > 0.0);
 
     let ca = write_certificate(&desk);
     desk.until(30, "the new certificate is in use", async || match desk.log("webhooks") {

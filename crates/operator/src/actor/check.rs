@@ -343,7 +343,7 @@ impl Reconcile {
     }
 
     pub(super) fn tell(&self, what: What) {
-        self.ctx.observer.tell(&self.key, &self.uid, what);
+        self.ctx.observer.tell(&self.key, &self.uid, 0, what);
     }
 }
 

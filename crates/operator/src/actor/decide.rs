@@ -19,16 +19,18 @@ pub(super) struct ScaleDone {
     target: Arc<str>,
     to: i32,
     cause: ScaleCause,
+    evaluation: u64,
     result: Scaled,
 }
 
 /// What is told of a metric that a decision rests on.
-fn seen(trigger: Option<usize>, metric: Text, outcome: &Outcome) -> Seen {
+fn seen(trigger: Option<usize>, metric: Text, target: Option<Target>, outcome: &Outcome) -> Seen {
     let known = !matches!(outcome, Outcome::Unknown | Outcome::Failed { .. } | Outcome::Nil { .. });
     Seen {
         trigger,
         metric,
         milli: outcome.served().ok(),
+        target,
         active: known.then(|| outcome.is_active()),
         fallback: matches!(outcome, Outcome::Fallback { .. }),
     }
@@ -61,19 +63,23 @@ impl Actor {
         }
         let now = Instant::now();
         self.evaluated = Some(now);
+        self.evaluation.open = false;
         let resources = self.slots.iter().filter(|slot| slot.is_resource()).count();
         let (policy, controls, replicas) = (&self.plan.policy, self.controls, self.workload.replicas);
         let (memory, wall) = (Memory { last_active: self.last_active }, self.ctx.clock.now());
         let (decision, mut metrics) = match &self.modifiers {
             Some(modifiers) => {
                 let composite = self.composite(modifiers, Some(self.plan.interval), ready_pods);
-                let metrics = vec![seen(None, self.ctx.texts.share(composite::METRIC), &composite.outcome)];
+                let metric = self.ctx.texts.share(composite::METRIC);
+                let metrics = vec![seen(None, metric, Some(modifiers.target()), &composite.outcome)];
                 (composite::decide(policy, controls, &composite, resources, replicas, memory, wall), metrics)
             }
             None => {
-                let (indices, states) = self.states(now);
-                let metrics = indices.into_iter().zip(&states);
-                let metrics = metrics.map(|(index, state)| seen(Some(index), state.metric.clone(), &state.outcome));
+                let (sources, states) = self.states(now);
+                let metrics = sources
+                    .into_iter()
+                    .zip(&states)
+                    .map(|((index, target), state)| seen(Some(index), state.metric.clone(), target, &state.outcome));
                 (activation::decide(policy, controls, &states, resources, replicas, memory, wall), metrics.collect())
             }
         };
@@ -96,12 +102,12 @@ impl Actor {
     }
 
     /// What the engine may know of the triggers: a reading counts for one polling interval.
-    /// Beside each the position of its trigger.
-    fn states(&self, now: Instant) -> (Vec<usize>, Vec<TriggerState>) {
+    /// Beside each the position of its trigger, and its target.
+    fn states(&self, now: Instant) -> (Vec<(usize, Option<Target>)>, Vec<TriggerState>) {
         let mut states = (Vec::new(), Vec::new());
         for (index, slot) in self.slots.iter().enumerate() {
             let metrics = slot.fetched(Some(self.plan.interval), now).into_iter();
-            states.extend(metrics.map(|metric| (index, self.state_of(slot, metric, None))));
+            states.extend(metrics.map(|metric| ((index, metric.target), self.state_of(slot, metric, None))));
         }
         states
     }
@@ -113,6 +119,7 @@ impl Actor {
             trigger: Some(index),
             metric: slot.trigger_type.clone(),
             milli: None,
+            target: None,
             active: Some(true),
             fallback: false,
         })
@@ -191,10 +198,10 @@ impl Actor {
         };
         let Some(state) = self.workload.target.as_ref().filter(|_| !self.workload.scaling) else { return };
         self.workload.scaling = true;
-        let (client, target) = (self.ctx.client.clone(), state.target.clone());
+        let (client, target, evaluation) = (self.ctx.client.clone(), state.target.clone(), self.evaluation.number);
         self.start(async move {
             let result = target.scale(&client, Some(from), to).await;
-            Done::Scaled(Box::new(ScaleDone { target: target.describe(), to, cause, result }))
+            Done::Scaled(Box::new(ScaleDone { target: target.describe(), to, cause, evaluation, result }))
         });
     }
 
@@ -224,12 +231,13 @@ impl Actor {
 
     pub(super) fn on_scaled(&mut self, done: ScaleDone) {
         self.workload.scaling = false;
-        let ScaleDone { target, to, cause, result } = done;
+        let ScaleDone { target, to, cause, evaluation, result } = done;
         match result {
             Scaled::Done { from, written } => {
                 self.workload.replicas = Some(to);
                 if written {
-                    self.tell(What::Write { write: Write::Scale { target, from, to, cause }, error: None });
+                    let write = Write::Scale { target, from, to, cause };
+                    self.tell_of(evaluation, What::Write { write, error: None });
                 }
             }
             Scaled::Moved { replicas } => {
@@ -238,7 +246,7 @@ impl Actor {
             }
             Scaled::Failed { from, message } => {
                 let write = Write::Scale { target, from, to, cause };
-                self.tell(What::Write { write, error: Some(message.into()) });
+                self.tell_of(evaluation, What::Write { write, error: Some(message.into()) });
                 // The target may be gone, or have other replicas than it was thought to have. The next poll tries again.
                 self.workload.decide_next = false;
                 self.put_off_target_event(ANOTHER_TARGET);

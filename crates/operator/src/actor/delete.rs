@@ -104,7 +104,7 @@ async fn restore(ctx: &Context, key: &Arc<ObjectKey>, uid: &Arc<str>, object: &S
         Ok(target) => target,
         Err(error) => {
             let what = What::Error { stage: Stage::Deletion, message: error.to_string().into() };
-            return ctx.observer.tell(key, uid, what);
+            return ctx.observer.tell(key, uid, 0, what);
         }
     };
     let (from, error) = match target.scale(&ctx.client, None, to).await {
@@ -113,5 +113,5 @@ async fn restore(ctx: &Context, key: &Arc<ObjectKey>, uid: &Arc<str>, object: &S
         Scaled::Failed { from, message } => (from, Some(message.into())),
     };
     let write = Write::Scale { target: target.describe(), from, to, cause: ScaleCause::Restored };
-    ctx.observer.tell(key, uid, What::Write { write, error });
+    ctx.observer.tell(key, uid, 0, What::Write { write, error });
 }

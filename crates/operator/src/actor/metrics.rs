@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Actor;
 use crate::handle::{MetricError, MetricValue};
-use crate::observation::Asker;
+use crate::observation::{Asker, What};
 
 /// A reading answers for this long at most.
 const FRESH_AT_MOST: Duration = Duration::from_secs(2);
@@ -20,18 +20,8 @@ const FRESH_AT_MOST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct MetricRequest {
     pub(crate) metric: String,
+    pub(crate) asked: Instant,
     pub(crate) reply: oneshot::Sender<Result<Vec<MetricValue>, MetricError>>,
-}
-
-impl MetricRequest {
-    /// Answers; whoever asked may have gone away.
-    fn answer(self, result: Result<Vec<MetricValue>, MetricError>) {
-        let _ = self.reply.send(result);
-    }
-
-    fn refuse(self, reason: &str) {
-        self.answer(Err(MetricError::NoTriggers(reason.into())));
-    }
 }
 
 /// Requests that wait for something.
@@ -57,16 +47,16 @@ impl Actor {
                 Some(failure) => failure,
                 None => "the ScaledObject's triggers are not built yet",
             };
-            return request.refuse(reason);
+            return self.refuse(request, reason);
         }
         let wanted = self.triggers_of(&request.metric);
         if wanted.is_empty() {
             let broken = self.slots.iter().find_map(|slot| slot.built.as_ref().err());
             return match broken {
-                Some(error) => request.refuse(error),
+                Some(error) => self.refuse(request, error),
                 None => {
                     let metric = request.metric.clone();
-                    request.answer(Err(MetricError::NoSuchMetric(metric)));
+                    self.reply(request, Err(MetricError::NoSuchMetric(metric)));
                 }
             };
         }
@@ -133,7 +123,7 @@ impl Actor {
         let Some(questions) = self.questions.take() else { return };
         let waiting = questions.fetches.into_iter().map(|(request, _)| request).chain(questions.target);
         for request in waiting {
-            request.refuse(reason);
+            self.refuse(request, reason);
         }
     }
 
@@ -182,7 +172,18 @@ impl Actor {
             }
             None => self.values(&request.metric, ready_pods),
         };
-        request.answer(result);
+        self.reply(request, result);
+    }
+
+    fn refuse(&self, request: MetricRequest, reason: &str) {
+        self.reply(request, Err(MetricError::NoTriggers(reason.into())));
+    }
+
+    /// Answers; whoever asked may have gone away.
+    fn reply(&self, request: MetricRequest, outcome: Result<Vec<MetricValue>, MetricError>) {
+        let metric = self.ctx.texts.share(&request.metric);
+        self.tell(What::Query { metric, took: request.asked.elapsed(), outcome: outcome.clone() });
+        let _ = request.reply.send(outcome);
     }
 
     fn values(&self, metric: &str, ready_pods: Option<i32>) -> Result<Vec<MetricValue>, MetricError> {

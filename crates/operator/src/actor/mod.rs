@@ -32,6 +32,7 @@ use tidemark_engine::composite::Modifiers;
 use tidemark_engine::controls;
 use tidemark_engine::reason::Reason;
 use tidemark_trigger::Push;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +40,7 @@ use crate::claims::Rival;
 use crate::context::Context;
 use crate::hpa::HpaView;
 use crate::observation::{Definition, Life, Stage, What};
-use crate::snapshot::Entry;
+use crate::snapshot::{Detail, Entry};
 use crate::status::{self, NewCondition, Tracked, Written};
 use crate::target::{Found, Scaled, Target, TargetError};
 
@@ -80,6 +81,8 @@ pub(crate) enum Message {
     Rival(Option<Arc<Rival>>),
     /// The HPA wants to know a metric.
     Metric(Box<MetricRequest>),
+    /// Somebody wants to know everything.
+    Detail(Box<oneshot::Sender<Detail>>),
 }
 
 /// What came back from outside.
@@ -114,6 +117,14 @@ struct HpaState {
     uid: Arc<str>,
     fingerprint: u64,
     desired: Option<i32>,
+}
+
+/// Which evaluation of the triggers is under way: what belongs to it is told with its number.
+#[derive(Default)]
+struct Evaluation {
+    number: u64,
+    /// It has not led to a decision yet.
+    open: bool,
 }
 
 /// A repeat after failures.
@@ -180,6 +191,7 @@ pub(crate) struct Actor {
 
     active: Option<bool>,
     last_active: Option<Timestamp>,
+    evaluation: Evaluation,
     evaluated: Option<Instant>,
     desired: Option<i32>,
     reasons: Arc<[Reason]>,
@@ -270,6 +282,7 @@ impl Actor {
             questions: None,
             active: was_active.then_some(true),
             last_active,
+            evaluation: Evaluation::default(),
             evaluated: None,
             desired: None,
             reasons: Arc::default(),
@@ -291,6 +304,9 @@ impl Actor {
             Message::Authentication => self.rebuild_triggers(true),
             Message::Rival(rival) => self.on_rival(rival),
             Message::Metric(request) => self.on_metric_request(*request),
+            Message::Detail(reply) => {
+                let _ = reply.send(self.detail());
+            }
         }
     }
 
@@ -387,6 +403,7 @@ impl Actor {
             None => !view.deleted && !self.controls.paused,
         };
         if !view.deleted {
+            self.tell(What::Hpa(view.seen.clone()));
             self.report_hpa(&view);
         }
         if changed {
@@ -410,7 +427,12 @@ impl Actor {
     }
 
     fn tell(&self, what: What) {
-        self.ctx.observer.tell(&self.entry.key, &self.entry.uid, what);
+        self.tell_of(self.evaluation.number, what);
+    }
+
+    /// Tells of something that belongs to an earlier evaluation.
+    fn tell_of(&self, evaluation: u64, what: What) {
+        self.ctx.observer.tell(&self.entry.key, &self.entry.uid, evaluation, what);
     }
 
     fn tell_definitions(&self, triggers: &[ScaleTriggers]) {

@@ -40,6 +40,7 @@ impl Actor {
     pub(super) fn poll_due(&mut self, now: Instant) {
         let next = now + self.plan.interval;
         if let Some(due) = self.next_poll().filter(|due| *due <= now) {
+            self.begin_evaluation();
             self.tell(What::Poll { late: now.duration_since(due) });
         }
         if self.reads_nothing() {
@@ -57,8 +58,20 @@ impl Actor {
         }
     }
 
+    /// Begins an evaluation, unless one is under way that this belongs to.
+    pub(super) fn begin_evaluation(&mut self) {
+        let under_way = self.evaluation.open && self.slots.iter().any(|slot| slot.fetching);
+        if !under_way {
+            self.evaluation.number += 1;
+            self.evaluation.open = true;
+        }
+    }
+
     /// Starts a fetch of a trigger that is built and not being fetched.
     pub(super) fn fetch(&mut self, index: usize, asked_by: Asker) {
+        if asked_by == Asker::Hpa {
+            self.begin_evaluation();
+        }
         let parts = self.parts();
         let slot = &mut self.slots[index];
         let Ok(built) = &slot.built else { return };
@@ -70,6 +83,7 @@ impl Actor {
             connection: slot.connection.clone(),
             epoch: self.epoch,
             revision: slot.revision,
+            evaluation: self.evaluation.number,
             asked_by,
             requests: HttpRequests::default(),
         };
@@ -130,12 +144,14 @@ impl Actor {
             name: slot.name().cloned(),
             asked_by: fetched.asked_by,
             for_formula: self.modifiers.is_some(),
+            endpoint: fetched.endpoint,
             took: now.duration_since(fetched.started),
             metrics: slot.external_names().cloned().collect(),
             outcome,
             requests: fetched.requests,
+            empties: fetched.empties,
         };
-        self.tell(what);
+        self.tell_of(fetched.evaluation, what);
         if parameters {
             self.tell_built(index);
             self.listen(index);
@@ -178,6 +194,7 @@ impl Actor {
         self.epoch += 1;
         self.refresh.due = None;
         self.evaluated = None;
+        self.evaluation.open = false;
         let was_running = !self.slots.is_empty();
         self.slots = Vec::new();
         self.modifiers = None;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::Instant;
 
 use super::{Actor, Done};
+use crate::observation::What;
 
 /// The listening end of one trigger. It ends when the trigger's slot drops the other end of `silence`.
 pub(super) struct Ear {
@@ -73,6 +74,8 @@ impl Actor {
             return;
         }
         slot.announced = true;
+        self.begin_evaluation();
+        self.tell(What::Pushed { trigger: index });
         self.evaluate();
     }
 

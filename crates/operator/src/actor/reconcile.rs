@@ -16,7 +16,7 @@ use super::workload::TargetState;
 use super::{Actor, Done, HpaState, Retry};
 use crate::claims::Rival;
 use crate::hpa::HpaView;
-use crate::observation::{Life, Stage};
+use crate::observation::{Life, Stage, What};
 use crate::status::{self, IS_READY, NewCondition};
 use crate::target::{Found, Target};
 use crate::texts::Text;
@@ -286,6 +286,7 @@ impl Actor {
         status.resource_names = (!resources.is_empty()).then_some(resources);
         status.composite = self.modifiers.as_ref().map(|_| self.ctx.texts.share(composite::METRIC));
         self.status.replace(status);
+        self.tell(What::Hpa(view.seen.clone()));
         self.report_hpa(view);
     }
 

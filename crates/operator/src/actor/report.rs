@@ -12,7 +12,7 @@ use tidemark_engine::verdict::Status;
 use super::{Actor, Done};
 use crate::hpa::HpaView;
 use crate::observation::{Stage, What, Write};
-use crate::snapshot::View;
+use crate::snapshot::{Detail, Snapshot, View};
 use crate::status::{self, IS_READY, NewCondition, Written};
 use crate::texts::Text;
 
@@ -65,8 +65,9 @@ impl Actor {
 
     /// Takes the HPA's own health over into the status.
     pub(super) fn report_hpa(&mut self, view: &HpaView) {
-        let Some((state, reason, message)) = &view.scaling_active else { return };
-        let health = hpa_health(Status::from_word(state), reason, message);
+        let found = view.seen.conditions.iter().find(|condition| condition.kind == "ScalingActive");
+        let Some(active) = found else { return };
+        let health = hpa_health(Status::from_word(&active.status), &active.reason, &active.message);
         let (status, reason) = (health.status.as_str(), health.reason.as_str());
         self.set_condition(NewCondition::new(status::HPA_ACTIVE, status, reason, &health.message));
         self.flush_status();
@@ -133,6 +134,26 @@ impl Actor {
             cooldown_until,
         };
         self.ctx.registry.publish(&self.entry, view);
+    }
+
+    /// Everything, but for what is published.
+    pub(super) fn detail(&self) -> Detail {
+        Detail {
+            snapshot: Snapshot::default(),
+            policy: self.plan.policy.clone(),
+            interval: self.plan.interval,
+            fallback: self.plan.fallback,
+            composite: self.modifiers.as_ref().map(|modifiers| modifiers.target()),
+            controls: self.controls,
+            hpa: self.status.hpa_name.as_deref().map(str::to_owned),
+            conditions: self.status.whole().conditions.unwrap_or_default(),
+            last_active: self.last_active,
+            failures: self.slots.iter().map(|slot| slot.health.failures).collect(),
+            check_failure: self.check.failure.as_deref().map(str::to_owned),
+            rival: self.rival.as_ref().map(|rival| rival.other.clone()),
+            deleting: self.deleting,
+            evaluation: self.evaluation.number,
+        }
     }
 
     /// What the last decision asked for; where it left the replicas to the HPA, what that wants.

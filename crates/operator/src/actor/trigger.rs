@@ -191,6 +191,7 @@ pub(crate) struct Fetch {
     /// Which set of triggers, and which build of this one, it belongs to: the outcome of an older one is dropped.
     pub(crate) epoch: u32,
     pub(crate) revision: u32,
+    pub(crate) evaluation: u64,
     pub(crate) asked_by: Asker,
     /// What is asked over HTTP.
     pub(crate) requests: HttpRequests,
@@ -201,10 +202,14 @@ pub(crate) struct Fetched {
     pub(crate) index: usize,
     pub(crate) epoch: u32,
     pub(crate) revision: u32,
+    pub(crate) evaluation: u64,
     pub(crate) asked_by: Asker,
+    /// Where the source is.
+    pub(crate) endpoint: Option<Arc<str>>,
     pub(crate) started: Instant,
     pub(crate) outcome: Result<Vec<Reading>, SourceError>,
     pub(crate) requests: Vec<Hop>,
+    pub(crate) empties: Vec<bool>,
     /// The connection to go on with; none after a failure.
     pub(crate) connection: Option<Arc<dyn Connection>>,
     /// The trigger with the parameters and metrics that it has now.
@@ -219,8 +224,22 @@ impl Fetch {
         let outcome = outcome.map_err(|error| with_notes(error, &self.built));
         let connection = self.connection.filter(|_| outcome.is_ok());
         let (index, epoch, revision, asked_by) = (self.index, self.epoch, self.revision, self.asked_by);
-        let requests = self.requests.take();
-        Fetched { index, epoch, revision, asked_by, started, outcome, requests, connection, built: self.built }
+        let (requests, empties, evaluation) = (self.requests.take(), self.requests.take_empties(), self.evaluation);
+        let endpoint = self.built.trigger.endpoint().map(|endpoint| self.parts.ctx.texts.share(&endpoint));
+        Fetched {
+            index,
+            epoch,
+            revision,
+            evaluation,
+            asked_by,
+            endpoint,
+            started,
+            outcome,
+            requests,
+            empties,
+            connection,
+            built: self.built,
+        }
     }
 
     /// The read, and after a failure the second one: with parameters resolved again, over a new connection.

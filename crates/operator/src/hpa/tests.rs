@@ -203,7 +203,7 @@ fn a_status_change_leaves_the_fingerprint_alone() {
     let (before, after) = (HpaView::new(&hpa, false), HpaView::new(&scaled, false));
     assert_eq!(before.fingerprint, after.fingerprint);
     assert_eq!(after.desired, Some(4));
-    assert_eq!(after.scaling_active.unwrap().1, "ValidMetricFound");
+    assert_eq!(after.seen.conditions[0].reason, "ValidMetricFound");
     let edited = stored(&hpa, |value| value["spec"]["maxReplicas"] = json!(2));
     assert_ne!(before.fingerprint, HpaView::new(&edited, false).fingerprint);
 }

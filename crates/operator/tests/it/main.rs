@@ -5,6 +5,7 @@ mod canary;
 mod claims;
 mod cluster_triggers;
 mod dry_run;
+mod evaluations;
 mod external_scaler;
 mod fallback;
 mod faults;

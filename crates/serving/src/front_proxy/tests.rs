@@ -127,6 +127,36 @@ async fn a_token_is_judged_by_the_api_server_and_so_is_what_its_owner_may_each_f
     assert_eq!(asked.lock().unwrap().len(), 5);
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_are_believed_as_long_as_was_said_and_open_paths_are_not_asked_about() {
+    let (client, asked) = cluster();
+    let leniency = Leniency {
+        tokens: Duration::from_secs(60),
+        allowed: Duration::from_secs(30),
+        refused: Duration::ZERO,
+        open_paths: vec!["/healthz".to_owned(), "/open/*".to_owned(), "/apis/*".to_owned()],
+    };
+    let delegated = Delegated::new(client, settings(&authority("front-proxy"), None, "[]")).with(leniency);
+    for later in [0, 29, 2] {
+        tokio::time::advance(Duration::from_secs(later)).await;
+        assert_eq!(delegated.check(None, &bearer("good"), &metric()).await, Ok(()));
+    }
+    let reviews = |kind: &str| asked.lock().unwrap().iter().filter(|spec| spec.get(kind).is_some()).count();
+    assert_eq!((reviews("token"), reviews("user")), (1, 2));
+    let path = |path: &str| Attributes::of(&Method::GET, path);
+    for open in ["/healthz", "/open/a/b", "/apis/external.metrics.k8s.io"] {
+        assert_eq!(delegated.check(None, &HeaderMap::new(), &path(open)).await, Ok(()), "{open}");
+    }
+    for closed in ["/healthz/x", "/open", "/"] {
+        assert_eq!(
+            delegated.check(None, &HeaderMap::new(), &path(closed)).await,
+            Err(Denied::Unauthorized),
+            "{closed}"
+        );
+    }
+    assert_eq!(delegated.check(None, &HeaderMap::new(), &metric()).await, Err(Denied::Unauthorized));
+}
+
 #[tokio::test]
 async fn nobody_is_unauthorized_a_stranger_is_forbidden_and_a_master_is_not_asked_about() {
     let (client, asked) = cluster();

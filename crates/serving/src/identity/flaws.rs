@@ -27,6 +27,12 @@ impl Identity {
         flaws
     }
 
+    /// When the certificate ends; none where it is none.
+    pub fn expires(&self) -> Option<Timestamp> {
+        let chain = tls::certificates(&self.pair.certificate, "the certificate").ok()?;
+        dates(chain.first()?).map(|(_, end)| end)
+    }
+
     /// Those of the DNS names that the certificate is not for.
     pub fn lacks<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let chain = tls::certificates(&self.pair.certificate, "the certificate").unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The metrics server's end: a source whose values come from the operator.
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,8 +21,10 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::calls::{Call, Counter, Method, code_name};
 use super::link::{self, Place, State};
 use super::messages::{ExternalMetricValue, ExternalMetricValueList, GET_METRICS, ScaledObjectRef};
+use super::reasons::ANSWER_LIMIT;
 use crate::certificates::Error;
 use crate::external_metrics::{ExternalMetric, MetricsSource, Values};
 use crate::identity::{self, Identity};
@@ -79,6 +82,7 @@ pub struct GrpcMetrics {
     origin: Uri,
     state: watch::Receiver<State>,
     wanted: Arc<Notify>,
+    counter: Option<Counter>,
 }
 
 /// A source of values from the operator at an address; the future keeps the connection to it and does not end.
@@ -101,34 +105,61 @@ pub fn client(
     origin.authority = Some(address.authority.clone());
     origin.path_and_query = Some(PathAndQuery::from_static("/"));
     let origin = Uri::from_parts(origin).map_err(|_| Error::Unusable("the address of the metrics service"))?;
-    let metrics = GrpcMetrics { origin, state, wanted: wanted.clone() };
+    let metrics = GrpcMetrics { origin, state, wanted: wanted.clone(), counter: None };
     Ok((metrics, Box::pin(link::keep(address.place.clone(), tls, sender, wanted))))
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    NotConnected,
+    Status(Box<Status>),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConnected => f.write_str(NO_CONNECTION),
+            Self::Status(status) => f.write_str(&describe(status)),
+        }
+    }
+}
+
 impl GrpcMetrics {
+    /// The same, telling of every call.
+    #[must_use]
+    pub fn counting(self, counter: Counter) -> Self {
+        Self { counter: Some(counter), ..self }
+    }
+
     /// Whether there is a connection at present.
     pub fn is_connected(&self) -> bool {
         self.state.borrow().is_some()
     }
 
-    async fn ask(&self, asked: ScaledObjectRef) -> Result<ExternalMetricValueList, String> {
+    /// Calls a method with one message each way.
+    pub(super) async fn call<Q, A>(&self, question: Q, path: &'static str) -> Result<A, Failed>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
+    {
         let came = Instant::now();
         let mut again = true;
         loop {
             let mut connection = self.connection(came + CONNECTION_PATIENCE).await?;
-            match self.ask_once(&mut connection, asked.clone(), came + PATIENCE).await {
-                Ok(list) => return Ok(list),
+            match self.call_once(&mut connection, question.clone(), path, came + PATIENCE).await {
+                Ok(answer) => return Ok(answer),
                 // The connection has broken, for instance because the leader has changed.
                 Err(status) if again && is_broken(&status) => {
                     again = false;
                     self.settle().await;
                 }
-                Err(status) => return Err(describe(&status)),
+                Err(status) => return Err(Failed::Status(Box::new(status))),
             }
         }
     }
 
-    async fn connection(&self, deadline: Instant) -> Result<SendRequest<Body>, String> {
+    async fn connection(&self, deadline: Instant) -> Result<SendRequest<Body>, Failed> {
         let mut state = self.state.clone();
         let ready = state.wait_for(|state| match state {
             Some(connection) if !connection.is_closed() => true,
@@ -138,9 +169,9 @@ impl GrpcMetrics {
             }
         });
         match timeout_at(deadline, ready).await {
-            Ok(Ok(ready)) => ready.clone().ok_or_else(|| NO_CONNECTION.to_owned()),
+            Ok(Ok(ready)) => ready.clone().ok_or(Failed::NotConnected),
             // The other case: nothing keeps the connection any more, the process is about to end.
-            Err(_) | Ok(Err(_)) => Err(NO_CONNECTION.to_owned()),
+            Err(_) | Ok(Err(_)) => Err(Failed::NotConnected),
         }
     }
 
@@ -151,23 +182,36 @@ impl GrpcMetrics {
         let _ = tokio::time::timeout(Duration::from_millis(100), state.changed()).await;
     }
 
-    async fn ask_once(
+    async fn call_once<Q, A>(
         &self,
         connection: &mut SendRequest<Body>,
-        asked: ScaledObjectRef,
+        question: Q,
+        path: &'static str,
         deadline: Instant,
-    ) -> Result<ExternalMetricValueList, Status> {
-        let mut grpc = Grpc::with_origin(Connection(connection.clone()), self.origin.clone());
-        let mut request = tonic::Request::new(asked);
+    ) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let grpc = Grpc::with_origin(Connection(connection.clone()), self.origin.clone());
+        let mut grpc = grpc.max_decoding_message_size(ANSWER_LIMIT);
+        let mut request = tonic::Request::new(question);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        let codec = ProstCodec::<ScaledObjectRef, ExternalMetricValueList>::default();
+        let codec = ProstCodec::<Q, A>::default();
         let call = async {
             let broken = |error: hyper::Error| Status::from_error(Box::new(error));
             grpc.ready().await.map_err(broken)?;
-            grpc.unary(request, PathAndQuery::from_static(GET_METRICS), codec).await
+            grpc.unary(request, PathAndQuery::from_static(path), codec).await
         };
         let late = |_| Status::deadline_exceeded(format!("no answer in {} s", PATIENCE.as_secs()));
-        Ok(timeout_at(deadline, call).await.map_err(late)??.into_inner())
+        let counted = Call::begin(self.counter.as_ref(), Method::at(path, false));
+        counted.sent();
+        let answer = timeout_at(deadline, call).await.map_err(late).flatten();
+        if answer.is_ok() {
+            counted.received();
+        }
+        counted.end(answer.as_ref().err().map_or("OK", code));
+        Ok(answer?.into_inner())
     }
 }
 
@@ -178,7 +222,10 @@ impl MetricsSource for GrpcMetrics {
             namespace: namespace.to_owned(),
             metric_name: metric.to_owned(),
         };
-        Box::pin(async move { self.ask(asked).await?.items.into_iter().map(value).collect() })
+        Box::pin(async move {
+            let list = self.call::<_, ExternalMetricValueList>(asked, GET_METRICS).await;
+            list.map_err(|failed| failed.to_string())?.items.into_iter().map(value).collect()
+        })
     }
 }
 
@@ -205,15 +252,14 @@ fn is_broken(status: &Status) -> bool {
     false
 }
 
+/// The code that Go's gRPC would have.
+fn code(status: &Status) -> &'static str {
+    code_name(if is_broken(status) { Code::Unavailable } else { status.code() })
+}
+
 /// An error as Go's gRPC writes it.
 fn describe(status: &Status) -> String {
-    let code = match status.code() {
-        _ if is_broken(status) => "Unavailable".to_owned(),
-        Code::Ok => "OK".to_owned(),
-        Code::Cancelled => "Canceled".to_owned(),
-        code => format!("{code:?}"),
-    };
-    format!("rpc error: code = {code} desc = {}", status.message())
+    format!("rpc error: code = {} desc = {}", code(status), status.message())
 }
 
 /// A connection as tonic wants it.

@@ -20,16 +20,19 @@ use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 use tower::{BoxError, Service, service_fn};
 
+use super::calls::{Counter, Method, answered, streamed};
 use super::messages::{
     ExternalMetricValue, ExternalMetricValueList, GET_METRICS, GET_RAW_METRICS_STREAM, ListMeta, Quantity,
     RawMetricsRequest, RawMetricsResponse, SUBSCRIBE_METRIC, ScaledObjectRef, SubscriptionAck, SubscriptionRequest,
     Time, UNSUBSCRIBE_METRIC,
 };
 use super::raw::RawMetrics;
+use super::reasons::{self, ASK};
 use crate::certificates::Error;
 use crate::external_metrics::{ExternalMetric, MetricsSource};
 use crate::https;
 use crate::identity::{self, Identity};
+use crate::reasons_api::ReasonsSource;
 use crate::tls::Policy;
 
 /// A source that has its own deadlines is not waited for longer than this.
@@ -42,6 +45,8 @@ const REQUEST_LIMIT: usize = 64 * 1024;
 pub struct MetricsService {
     source: Arc<dyn MetricsSource>,
     raw: RawMetrics,
+    reasons: Option<Arc<dyn ReasonsSource>>,
+    counter: Option<Counter>,
 }
 
 /// Serves both services on `listener` until `shutdown`, to clients whose certificates the CAs of `identity` have signed.
@@ -65,7 +70,19 @@ pub fn serve(
 impl MetricsService {
     /// The services over a source and the raw metrics that are published.
     pub fn new(source: Arc<dyn MetricsSource>, raw: RawMetrics) -> Self {
-        Self { source, raw }
+        Self { source, raw, reasons: None, counter: None }
+    }
+
+    /// The same, telling reasons too.
+    #[must_use]
+    pub fn with_reasons(self, reasons: Arc<dyn ReasonsSource>) -> Self {
+        Self { reasons: Some(reasons), ..self }
+    }
+
+    /// The same, telling of every call.
+    #[must_use]
+    pub fn counting(self, counter: Counter) -> Self {
+        Self { counter: Some(counter), ..self }
     }
 
     async fn answer<B>(self, request: Request<B>) -> Response<Body>
@@ -76,8 +93,12 @@ impl MetricsService {
         match request.uri().path() {
             GET_METRICS => {
                 let call = service_fn(move |request: tonic::Request<ScaledObjectRef>| {
-                    let source = self.source.clone();
-                    async move { values(&*source, request.into_inner()).await.map(tonic::Response::new) }
+                    let (source, counter) = (self.source.clone(), self.counter.clone());
+                    async move {
+                        let values = values(&*source, request.into_inner());
+                        let method = Method::at(GET_METRICS, false);
+                        answered(counter.as_ref(), method, values).await.map(tonic::Response::new)
+                    }
                 });
                 let codec = ProstCodec::<ExternalMetricValueList, ScaledObjectRef>::default();
                 Grpc::new(codec).max_decoding_message_size(REQUEST_LIMIT).unary(call, request).await
@@ -85,13 +106,25 @@ impl MetricsService {
             GET_RAW_METRICS_STREAM => {
                 let call = service_fn(move |request: tonic::Request<RawMetricsRequest>| {
                     let stream = raw_stream(&self.raw, &request.into_inner().subscriber);
+                    let method = Method::at(GET_RAW_METRICS_STREAM, true);
+                    let stream = streamed(self.counter.as_ref(), method, stream);
                     std::future::ready(stream.map(tonic::Response::new))
                 });
                 let codec = ProstCodec::<RawMetricsResponse, RawMetricsRequest>::default();
                 Grpc::new(codec).max_decoding_message_size(REQUEST_LIMIT).server_streaming(call, request).await
             }
-            SUBSCRIBE_METRIC => subscription(request, move |name, subject| self.raw.enter(name, subject)).await,
-            UNSUBSCRIBE_METRIC => subscription(request, move |name, subject| self.raw.unsubscribe(name, subject)).await,
+            SUBSCRIBE_METRIC => {
+                let counted = (self.counter.clone(), Method::at(SUBSCRIBE_METRIC, false));
+                subscription(request, counted, move |name, subject| self.raw.enter(name, subject)).await
+            }
+            UNSUBSCRIBE_METRIC => {
+                let counted = (self.counter.clone(), Method::at(UNSUBSCRIBE_METRIC, false));
+                subscription(request, counted, move |name, subject| self.raw.unsubscribe(name, subject)).await
+            }
+            ASK => match self.reasons {
+                Some(source) => reasons::serve(request, self.counter, source).await,
+                None => Status::unimplemented("reasons are not told here").into_http(),
+            },
             path => Status::unimplemented(format!("there is no method {path}")).into_http(),
         }
     }
@@ -144,7 +177,11 @@ fn raw_stream(
     Ok(stream.map(Ok).boxed())
 }
 
-async fn subscription<B>(request: Request<B>, change: impl Fn(&str, Option<ScaledObjectRef>) -> bool) -> Response<Body>
+async fn subscription<B>(
+    request: Request<B>,
+    (counter, method): (Option<Counter>, Method),
+    change: impl Fn(&str, Option<ScaledObjectRef>) -> bool,
+) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
@@ -152,7 +189,9 @@ where
     let call = service_fn(move |request: tonic::Request<SubscriptionRequest>| {
         let SubscriptionRequest { subscriber, metric_metadata } = request.into_inner();
         let was_subscribed = !subscriber.is_empty() && change(&subscriber, metric_metadata);
-        std::future::ready(Ok(tonic::Response::new(SubscriptionAck { was_subscribed, message: None })))
+        let answer = std::future::ready(Ok(tonic::Response::new(SubscriptionAck { was_subscribed, message: None })));
+        let counter = counter.clone();
+        async move { answered(counter.as_ref(), method, answer).await }
     });
     let codec = ProstCodec::<SubscriptionAck, SubscriptionRequest>::default();
     Grpc::new(codec).max_decoding_message_size(REQUEST_LIMIT).unary(call, request).await

@@ -61,12 +61,21 @@ pub struct Settings {
     pub services: Vec<String>,
     /// The cluster's domain, such as `cluster.local`.
     pub domain: String,
-    /// The APIService to tell the CAs; none leaves it alone.
-    pub api_service: Option<String>,
+    /// The APIServices to tell the CAs; empty leaves all alone.
+    pub api_services: Vec<ApiService>,
     /// The ValidatingWebhookConfiguration to tell the CAs; none leaves it alone.
     pub webhooks: Option<String>,
     /// Who writes, for the managed fields.
     pub field_manager: String,
+}
+
+/// An APIService whose server shows the installation's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiService {
+    /// Its version and group, such as `v1beta1.external.metrics.k8s.io`.
+    pub name: String,
+    /// Every installation has it. One that has not need not have the right to look for it either.
+    pub expected: bool,
 }
 
 impl Settings {
@@ -90,7 +99,7 @@ pub struct Rotation {
     clock: Clock,
     identity: watch::Sender<Option<Arc<Identity>>>,
     /// What was not there at the last look.
-    missing: BTreeSet<&'static str>,
+    missing: BTreeSet<String>,
 }
 
 /// Something did not work; it is tried again.
@@ -153,15 +162,14 @@ impl Rotation {
     fn changes(&self) -> SelectAll<BoxStream<'static, ()>> {
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.settings.namespace);
         let mut all = SelectAll::new();
-        all.push(changes_of(secrets, "the Secret", &self.settings.secret));
-        let mut told = |what, resource: ApiResource, name: &Option<String>| {
-            if let Some(name) = name {
-                let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-                all.push(changes_of(api, what, name));
-            }
-        };
-        told(API_SERVICE, api_services(), &self.settings.api_service);
-        told(WEBHOOKS, webhook_configurations(), &self.settings.webhooks);
+        all.push(changes_of(secrets, "the Secret", &self.settings.secret, true));
+        let of = |resource: &ApiResource| Api::<DynamicObject>::all_with(self.client.clone(), resource);
+        for ApiService { name, expected } in &self.settings.api_services {
+            all.push(changes_of(of(&api_services()), API_SERVICE, name, *expected));
+        }
+        if let Some(name) = &self.settings.webhooks {
+            all.push(changes_of(of(&webhook_configurations()), WEBHOOKS, name, true));
+        }
         all
     }
 
@@ -180,18 +188,28 @@ impl Rotation {
             changed
         });
         let bundle = BASE64.encode(material.bundle());
-        // One that cannot be told does not keep the other from it.
-        let told = [self.tell_api_service(&bundle).await, self.tell_webhooks(&bundle).await];
-        told.into_iter().filter_map(Result::err).collect()
+        // One that cannot be told does not keep the others from it.
+        let mut failures = Vec::new();
+        for api_service in self.settings.api_services.clone() {
+            failures.extend(self.tell_api_service(&api_service, &bundle).await.err());
+        }
+        failures.extend(self.tell_webhooks(&bundle).await.err());
+        failures
     }
 
-    async fn tell_api_service(&mut self, bundle: &str) -> Result<(), Failure> {
-        let Some(name) = self.settings.api_service.clone() else { return Ok(()) };
+    async fn tell_api_service(&mut self, api_service: &ApiService, bundle: &str) -> Result<(), Failure> {
         let patch = |object: &Value| {
             let differs = object["spec"]["caBundle"] != *bundle;
             differs.then(|| json!({ "spec": { "caBundle": bundle } }))
         };
-        self.tell(API_SERVICE, api_services(), &name, patch).await
+        let ApiService { name, expected } = api_service;
+        match self.tell(API_SERVICE, api_services(), name, *expected, patch).await {
+            Err(Failure::Tell { source: kube::Error::Api(status), .. }) if status.code == 403 && !expected => {
+                tracing::debug!("{API_SERVICE} {name} is not told of the CA: {}", status.message);
+                Ok(())
+            }
+            told => told,
+        }
     }
 
     async fn tell_webhooks(&mut self, bundle: &str) -> Result<(), Failure> {
@@ -206,7 +224,7 @@ impl Rotation {
             }
             differs.then(|| json!({ "webhooks": hooks }))
         };
-        self.tell(WEBHOOKS, webhook_configurations(), &name, patch).await
+        self.tell(WEBHOOKS, webhook_configurations(), &name, true, patch).await
     }
 
     /// What is in the Secret, renewed if that is due.
@@ -267,18 +285,19 @@ impl Rotation {
         what: &'static str,
         resource: ApiResource,
         name: &str,
+        expected: bool,
         patch: impl Fn(&Value) -> Option<Value>,
     ) -> Result<(), Failure> {
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
         let failed = |source| Failure::Tell { what, name: name.to_owned(), source };
         for _ in 0..ATTEMPTS {
             let Some(object) = ask(api.get_opt(name)).await.map_err(failed)? else {
-                if self.missing.insert(what) {
+                if self.missing.insert(name.to_owned()) && expected {
                     tracing::warn!("{what} {name} is not there: it is told of the CA when it comes");
                 }
                 return Ok(());
             };
-            self.missing.remove(what);
+            self.missing.remove(name);
             let Some(mut patch) = patch(&object.data) else { return Ok(()) };
             patch["metadata"] = json!({ "resourceVersion": object.resource_version() });
             let params =
@@ -308,12 +327,12 @@ fn webhook_configurations() -> ApiResource {
     ))
 }
 
-fn changes_of<K>(api: Api<K>, what: &'static str, name: &str) -> BoxStream<'static, ()>
+fn changes_of<K>(api: Api<K>, what: &'static str, name: &str, expected: bool) -> BoxStream<'static, ()>
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}")).any_semantic();
-    let mut warned = false;
+    let mut warned = !expected;
     let events = watcher(api, config).filter_map(move |event| {
         let refused = event.as_ref().err().map(ToString::to_string);
         // After a gap anything may have happened: the end of the list is a change too.

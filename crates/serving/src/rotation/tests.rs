@@ -12,6 +12,7 @@ use super::*;
 const OF_KEDA: &str = include_str!("keda-secret.json");
 const NAME: &str = "kedaorg-certs";
 const SERVED: &str = "v1beta1.external.metrics.k8s.io";
+const ALSO_SERVED: &str = "v1alpha1.reasons.tidemark.dev";
 /// The name under which the API server asks for metrics.
 const ASKED: &str = "keda-metrics-apiserver.keda.svc";
 
@@ -40,7 +41,10 @@ impl World {
             secret: NAME.to_owned(),
             services: ["keda-operator", "keda-metrics-apiserver", "keda-admission-webhooks"].map(str::to_owned).into(),
             domain: "cluster.local".to_owned(),
-            api_service: Some(SERVED.to_owned()),
+            api_services: vec![
+                ApiService { name: SERVED.to_owned(), expected: true },
+                ApiService { name: ALSO_SERVED.to_owned(), expected: false },
+            ],
             webhooks: None,
             field_manager: "tidemark".to_owned(),
         };
@@ -54,10 +58,15 @@ impl World {
     }
 
     async fn serve_metrics(&self) {
+        self.serve(SERVED).await;
+    }
+
+    async fn serve(&self, name: &str) {
+        let (version, group) = name.split_once('.').unwrap();
         let object = json!({
-            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": { "name": SERVED },
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": { "name": name },
             "spec": {
-                "group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
+                "group": group, "version": version, "groupPriorityMinimum": 100,
                 "versionPriority": 100, "service": { "name": "keda-metrics-apiserver", "namespace": "keda" },
             },
         });
@@ -67,7 +76,11 @@ impl World {
 
     /// The CAs that the API server trusts.
     async fn told(&self) -> String {
-        let object = self.api_services.get(SERVED).await.unwrap();
+        self.told_of(SERVED).await
+    }
+
+    async fn told_of(&self, name: &str) -> String {
+        let object = self.api_services.get(name).await.unwrap();
         let bundle = object.data["spec"]["caBundle"].as_str().unwrap_or_default();
         String::from_utf8(BASE64.decode(bundle).unwrap()).unwrap()
     }
@@ -175,6 +188,21 @@ async fn of_two_operators_that_start_at_once_both_use_what_one_has_stored() {
         let labels = world.secrets.get(NAME).await.unwrap().metadata.labels.unwrap_or_default();
         assert_eq!(labels.contains_key("app.kubernetes.io/part-of"), !stored);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_api_service_is_told_those_that_come_later_too_and_one_that_is_missing_holds_nothing_up() {
+    let world = World::new("2026-06-01T00:00:00Z").await;
+    world.serve(SERVED).await;
+    let (running, identity, shutdown) = world.run();
+    seconds(5).await;
+    let ca = in_use(&identity).ca;
+    assert_eq!(world.told().await, ca);
+    world.serve(ALSO_SERVED).await;
+    seconds(5).await;
+    assert_eq!((world.told().await, world.told_of(ALSO_SERVED).await), (ca.clone(), ca));
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

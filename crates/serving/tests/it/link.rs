@@ -2,13 +2,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use prost::Message as _;
 use tidemark_serving::certificates::Authority;
 use tidemark_serving::identity::Identity;
 use tidemark_serving::metrics_service::messages::{ExternalMetricValue, RawMetric};
 use tidemark_serving::metrics_service::{Address, GrpcMetrics, MetricsService, RawMetrics, RawReading, client, serve};
 use tidemark_serving::tls::{Policy, client_config};
-use tidemark_serving::{ExternalMetric, MetricsSource, Values};
+use tidemark_serving::{Asked, ExternalMetric, MetricsSource, ReasonsSource, Values};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,6 +37,15 @@ impl MetricsSource for Orders {
     }
 }
 
+/// Tells what it was asked, and much of it.
+struct Talkative;
+
+impl ReasonsSource for Talkative {
+    fn ask<'a>(&'a self, path: &'a str, query: &'a str) -> BoxFuture<'a, Asked> {
+        Box::pin(async move { Asked { status: 404, json: format!("{path}?{query}").repeat(200_000) } })
+    }
+}
+
 /// A running operator's end.
 struct Operator {
     address: SocketAddr,
@@ -55,7 +65,7 @@ impl Operator {
         let address = listener.local_addr().unwrap();
         let (identity, seen) = watch::channel(identity);
         let (raw, stop) = (RawMetrics::default(), CancellationToken::new());
-        let service = MetricsService::new(Arc::new(Orders), raw.clone());
+        let service = MetricsService::new(Arc::new(Orders), raw.clone()).with_reasons(Arc::new(Talkative));
         let task = tokio::spawn(serve(listener, seen, Policy::default(), service, stop.clone()).unwrap());
         Self { address, identity, raw, stop, task }
     }
@@ -138,6 +148,35 @@ async fn an_operator_that_is_not_ours_is_understood() {
     let values = ask(&server).await.unwrap();
     assert_eq!((&*values[0].value, values[0].timestamp.as_second()), ("1.5k", 5));
     task.abort();
+}
+
+#[tokio::test]
+async fn reasons_cross_the_link_however_many_there_are() {
+    let [own, others] = identities(&authority("ca"));
+    let operator = Operator::start(own).await;
+    let server = metrics_server(operator.address, others);
+    let answer = timeout(PATIENCE, server.metrics.ask("/apis/reasons.tidemark.dev/v1alpha1", "limit=5")).await.unwrap();
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.json.len(), "/apis/reasons.tidemark.dev/v1alpha1?limit=5".len() * 200_000);
+}
+
+#[tokio::test]
+async fn kedas_operator_tells_no_reasons_and_one_that_is_away_is_said_to_be() {
+    let [own, others] = identities(&authority("ca"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_kept, identity) = watch::channel(own);
+    // As KEDA's it knows the metrics only.
+    let service = MetricsService::new(Arc::new(Orders), RawMetrics::default());
+    let task = tokio::spawn(serve(listener, identity, Policy::default(), service, CancellationToken::new()).unwrap());
+    let server = metrics_server(address, others.clone());
+    let answer = timeout(PATIENCE, server.metrics.ask("/", "")).await.unwrap();
+    assert_eq!(answer.status, 501, "{}", answer.json);
+    assert!(answer.json.contains("it is KEDA's, or an older Tidemark"), "{}", answer.json);
+    task.abort();
+    let nowhere = metrics_server("127.0.0.1:1".parse().unwrap(), others);
+    let answer = timeout(PATIENCE, nowhere.metrics.ask("/", "")).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.json);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
-use opentelemetry_proto::tonic::common::v1::{AnyValue as Any, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -14,8 +14,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use crate::catalogue::{ALL, DURATION_BOUNDS, Instrument, Metric, OtlpName};
-use crate::series::{self, Point, Snapshot, Subject, Value};
+use super::attributes::{attribute, nanoseconds};
+use crate::catalogue::{Instrument, Metric, OPERATOR, OtlpName, What};
+use crate::series::{self, Page, Point, Snapshot, Subject, Value};
 
 /// The scope under which KEDA tells its metrics.
 const SCOPE: &str = "keda-open-telemetry-metrics";
@@ -49,7 +50,8 @@ pub struct Requests<'a> {
     now: Timestamp,
     resource: Resource,
     differences: Option<(&'a Reached, Reached)>,
-    names: VecDeque<(&'static Metric, &'static OtlpName)>,
+    /// What has not been made into parts, or not wholly.
+    names: VecDeque<(&'static Metric, &'static OtlpName, Page)>,
     /// Parts of metrics that have not been sent yet, with the number of their values.
     parts: VecDeque<(Told, usize)>,
 }
@@ -63,7 +65,10 @@ impl<'a> Requests<'a> {
         before: Option<&'a Reached>,
     ) -> Self {
         let attributes = resource.into_iter().map(|(key, value)| attribute(&key, value)).collect();
-        let names = ALL.iter().flat_map(|metric| metric.otlp.iter().map(move |name| (*metric, name))).collect();
+        let names = OPERATOR
+            .iter()
+            .flat_map(|metric| metric.otlp.iter().map(move |name| (*metric, name, Page::default())))
+            .collect();
         let differences = before.map(|before| (before, Reached { time: Some(now), values: HashMap::new() }));
         let resource = Resource { attributes, ..Resource::default() };
         Self { snapshot, now, resource, differences, names, parts: VecDeque::new() }
@@ -74,19 +79,20 @@ impl<'a> Requests<'a> {
         self.differences.map(|(_, reached)| reached)
     }
 
-    /// Makes the parts of the next metric.
-    fn encode(&mut self, metric: &'static Metric, name: &'static OtlpName) {
+    /// Makes parts of the next values of a metric; false when there are none left.
+    fn encode(&mut self, metric: &'static Metric, name: &'static OtlpName, page: &mut Page) -> bool {
         let delta =
             matches!(metric.instrument, Instrument::Counter | Instrument::Histogram) && self.differences.is_some();
         let mut numbers = Vec::new();
         let mut histograms = Vec::new();
-        self.snapshot.each(metric, |point| {
+        let told_before = &mut self.differences;
+        let more = self.snapshot.page(metric, page, POINTS, &mut |point| {
             let attributes = attributes(metric, &point.subject);
             let total = match point.value {
                 Value::Number(value) => Total::Number(value * name.factor),
                 Value::Histogram(histogram) => Total::Histogram(histogram.clone()),
             };
-            let (total, since) = match self.differences.as_mut().filter(|_| delta) {
+            let (total, since) = match told_before.as_mut().filter(|_| delta) {
                 Some((before, after)) => difference(name.name, &attributes, total, &point, before, after),
                 None => (total, point.since),
             };
@@ -97,21 +103,28 @@ impl<'a> Requests<'a> {
             }
         });
         let temporality = if delta { AggregationTemporality::Delta } else { AggregationTemporality::Cumulative } as i32;
-        for points in numbers.chunks(POINTS) {
+        while !numbers.is_empty() {
+            let rest = numbers.split_off(numbers.len().min(POINTS));
+            let data_points = std::mem::replace(&mut numbers, rest);
+            let points = data_points.len();
             let data = match metric.instrument {
-                Instrument::Gauge | Instrument::Histogram => Data::Gauge(Gauge { data_points: points.to_vec() }),
+                Instrument::Gauge | Instrument::Histogram => Data::Gauge(Gauge { data_points }),
                 Instrument::Counter | Instrument::UpDownCounter => Data::Sum(Sum {
-                    data_points: points.to_vec(),
+                    data_points,
                     aggregation_temporality: temporality,
                     is_monotonic: metric.instrument == Instrument::Counter,
                 }),
             };
-            self.parts.push_back((told(metric, name, data), points.len()));
+            self.parts.push_back((told(metric, name, data), points));
         }
-        for points in histograms.chunks(POINTS) {
-            let data = Histogram { data_points: points.to_vec(), aggregation_temporality: temporality };
-            self.parts.push_back((told(metric, name, Data::Histogram(data)), points.len()));
+        while !histograms.is_empty() {
+            let rest = histograms.split_off(histograms.len().min(POINTS));
+            let data_points = std::mem::replace(&mut histograms, rest);
+            let points = data_points.len();
+            let data = Histogram { data_points, aggregation_temporality: temporality };
+            self.parts.push_back((told(metric, name, Data::Histogram(data)), points));
         }
+        more.is_some()
     }
 }
 
@@ -132,7 +145,11 @@ impl Iterator for Requests<'_> {
                     break;
                 }
                 None => match self.names.pop_front() {
-                    Some((metric, name)) => self.encode(metric, name),
+                    Some((metric, name, mut page)) => {
+                        if self.encode(metric, name, &mut page) {
+                            self.names.push_front((metric, name, page));
+                        }
+                    }
                     None => break,
                 },
             }
@@ -179,8 +196,8 @@ fn difference(
     let difference = match (total, known) {
         (Total::Number(value), Some(Total::Number(known))) if value >= *known => Total::Number(value - known),
         (Total::Histogram(mut histogram), Some(Total::Histogram(known))) if histogram.count() >= known.count() => {
-            for (count, known) in histogram.buckets.iter_mut().zip(known.buckets) {
-                *count = count.saturating_sub(known);
+            for (count, known) in histogram.buckets.iter_mut().zip(&known.buckets) {
+                *count = count.saturating_sub(*known);
             }
             histogram.sum -= known.sum;
             Total::Histogram(histogram)
@@ -193,9 +210,11 @@ fn difference(
 fn key(name: &str, attributes: &[KeyValue]) -> String {
     let mut key = name.to_owned();
     for attribute in attributes {
-        if let Some(AnyValue::StringValue(value)) = attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
-            key.push('\0');
-            key.push_str(value);
+        key.push('\0');
+        match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
+            Some(AnyValue::StringValue(value)) => key.push_str(value),
+            Some(AnyValue::BoolValue(truth)) => key.push(if *truth { '1' } else { '0' }),
+            _ => {}
         }
     }
     key
@@ -206,12 +225,11 @@ fn attributes(metric: &Metric, subject: &Subject<'_>) -> Vec<KeyValue> {
         let name = if subject.is_job() { label.otlp_of_job } else { label.otlp };
         Some((name?, label.what))
     });
-    names.map(|(name, what)| attribute(name, subject.tell(what, str::to_owned))).collect()
-}
-
-fn attribute(key: &str, value: String) -> KeyValue {
-    let value = Some(Any { value: Some(AnyValue::StringValue(value)) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    let told = |(name, what): (&str, What)| match what.is_boolean() {
+        true => attribute(name, subject.tell(what, |text| text == "true")),
+        false => attribute(name, subject.tell(what, str::to_owned)),
+    };
+    names.map(told).collect()
 }
 
 fn number(value: f64, integer: bool, (since, now): (u64, u64), attributes: Vec<KeyValue>) -> NumberDataPoint {
@@ -237,13 +255,9 @@ fn distribution(
         count: histogram.count(),
         sum: Some(histogram.sum),
         bucket_counts: histogram.buckets.to_vec(),
-        explicit_bounds: DURATION_BOUNDS.to_vec(),
+        explicit_bounds: histogram.bounds.to_vec(),
         ..HistogramDataPoint::default()
     }
-}
-
-fn nanoseconds(time: Timestamp) -> u64 {
-    u64::try_from(time.as_nanosecond()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -272,6 +286,7 @@ mod tests {
             let scaler = object.scaler(1, &Arc::from("rabbitMQScaler"), &Arc::from("s1-rabbitmq"));
             scaler.value = Some(3.0);
             scaler.latency = Some(0.25);
+            scaler.read = true;
             scaler.fail("unreachable");
             object.errors += 1;
         });

@@ -1,14 +1,68 @@
-//! The environment variables of the OpenTelemetry specification, for metrics.
+//! What the environment variables of the OpenTelemetry specification say of each signal.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use tidemark_trigger::Secret;
 
 use super::encode::Temporality;
+use super::variables::{Reader, is_true};
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Metrics,
+    Traces,
+    Logs,
+}
+
+impl Signal {
+    /// Its word in the names of variables.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Self::Metrics => "METRICS",
+            Self::Traces => "TRACES",
+            Self::Logs => "LOGS",
+        }
+    }
+
+    /// Where a receiver takes it over HTTP.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Metrics => "/v1/metrics",
+            Self::Traces => "/v1/traces",
+            Self::Logs => "/v1/logs",
+        }
+    }
+
+    /// The method that takes it over gRPC.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        }
+    }
+
+    /// What is sent, in the plural.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Traces => "spans",
+            Self::Logs => "log records",
+        }
+    }
+}
+
+/// Whether a signal is to be sent over OTLP: `OTEL_SDK_DISABLED=true` turns all off; else the flag decides where it is
+/// given, else whether `OTEL_TRACES_EXPORTER` (and so on for the other signals) names `otlp`. Off where nothing is said.
+pub fn wanted(signal: Signal, flag: Option<bool>, get: impl Fn(&str) -> Option<String>) -> bool {
+    let mut reader = Reader::new(&get);
+    let disabled = reader.get("OTEL_SDK_DISABLED").is_some_and(|value| is_true(&value));
+    !disabled && flag.or_else(|| reader.exports(signal)).unwrap_or(false)
+}
 
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +71,10 @@ pub enum Protocol {
     Http,
 }
 
-/// Where and how metrics are pushed.
+/// Where and how a signal is sent.
 #[derive(Clone, PartialEq)]
-pub struct Settings {
+pub struct Destination {
+    pub signal: Signal,
     pub protocol: Protocol,
     /// The whole address; over HTTP with the path.
     pub endpoint: String,
@@ -32,6 +87,38 @@ pub struct Settings {
     pub certificate: Option<PathBuf>,
     /// PEM files of the client's certificate and key.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The endpoint may hold a password.
+        f.debug_struct("Destination")
+            .field("signal", &self.signal)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How spans or log records are put together and sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batching {
+    pub destination: Destination,
+    /// Attributes of the resource, such as `service.name`.
+    pub resource: BTreeMap<String, String>,
+    /// The longest that anything waits before it is sent.
+    pub delay: Duration,
+    /// Deadline of one export, all repeats together.
+    pub export_timeout: Duration,
+    /// How many wait at most: what comes then is dropped.
+    pub queue: usize,
+    /// How many one request holds at most.
+    pub batch: usize,
+}
+
+/// Where and how metrics are pushed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub destination: Destination,
     /// Between two exports.
     pub interval: Duration,
     /// Deadline of one export, all requests and repeats together.
@@ -43,178 +130,32 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The endpoint may hold a password.
-        f.debug_struct("Settings")
-            .field("protocol", &self.protocol)
-            .field("resource", &self.resource)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Settings {
     /// The settings that the variables say; what is not understood is told in `warnings` and has its default.
     ///
     /// `get` looks a variable up; `service` is the service's name where no variable says one.
     pub fn from_variables(get: impl Fn(&str) -> Option<String>, service: &str) -> Self {
-        let mut reader =
-            Reader { get: |name: &str| get(name).filter(|value| !value.trim().is_empty()), warnings: Vec::new() };
-        let protocol = reader.protocol();
-        let endpoint = reader.endpoint(protocol);
-        let client = match (reader.otlp("CLIENT_CERTIFICATE"), reader.otlp("CLIENT_KEY")) {
-            (Some((_, certificate)), Some((_, key))) => Some((certificate.into(), key.into())),
-            (None, None) => None,
-            _ => {
-                reader.warn(
-                    "a client certificate needs both OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _KEY: none is shown",
-                );
-                None
-            }
-        };
+        let mut reader = Reader::new(&get);
         Self {
-            protocol,
-            endpoint,
-            headers: reader.headers(),
-            timeout: reader
-                .milliseconds_of(&["OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"], 10_000),
-            gzip: reader.gzip(),
-            certificate: reader.otlp("CERTIFICATE").map(|(_, file)| file.into()),
-            client,
-            interval: reader.milliseconds_of(&["OTEL_METRIC_EXPORT_INTERVAL"], 60_000),
-            export_timeout: reader.milliseconds_of(&["OTEL_METRIC_EXPORT_TIMEOUT"], 30_000),
-            temporality: reader.temporality(),
+            destination: reader.destination(Signal::Metrics),
+            interval: reader.milliseconds(&["OTEL_METRIC_EXPORT_INTERVAL"], 60_000),
+            export_timeout: reader.milliseconds(&["OTEL_METRIC_EXPORT_TIMEOUT"], 30_000),
+            temporality: temporality(&mut reader),
             resource: reader.resource(service),
-            warnings: reader.warnings,
+            warnings: reader.into_warnings(),
         }
     }
 }
 
-struct Reader<G> {
-    get: G,
-    warnings: Vec<String>,
-}
-
-impl<G: Fn(&str) -> Option<String>> Reader<G> {
-    /// A setting of metrics, or else that of all signals, with the variable's name.
-    fn otlp(&self, setting: &str) -> Option<(String, String)> {
-        ["OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_"].into_iter().find_map(|prefix| {
-            let name = format!("{prefix}{setting}");
-            let value = (self.get)(&name)?;
-            Some((name, value.trim().to_owned()))
-        })
-    }
-
-    fn warn(&mut self, text: impl Into<String>) {
-        self.warnings.push(text.into());
-    }
-
-    fn protocol(&mut self) -> Protocol {
-        match self.otlp("PROTOCOL") {
-            Some((_, value)) if value == "grpc" => Protocol::Grpc,
-            Some((name, value)) if value != "http/protobuf" => {
-                self.warn(format!("{name}={value:?} is not served: http/protobuf is used; grpc is the other choice"));
-                Protocol::Http
-            }
-            _ => Protocol::Http,
+fn temporality(reader: &mut Reader<'_>) -> Temporality {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    match reader.get(NAME).map(|value| value.to_ascii_lowercase()).as_deref() {
+        None | Some("cumulative") => Temporality::Cumulative,
+        Some("delta" | "lowmemory") => Temporality::Delta,
+        Some(other) => {
+            reader.warn(format!("{NAME}={other:?} is none of cumulative, delta, lowmemory: cumulative is used"));
+            Temporality::Cumulative
         }
-    }
-
-    fn endpoint(&mut self, protocol: Protocol) -> String {
-        let own = (self.get)("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
-        let base = (self.get)("OTEL_EXPORTER_OTLP_ENDPOINT");
-        match (protocol, own, base) {
-            (Protocol::Http, Some(own), _) => own.trim().to_owned(),
-            (Protocol::Http, None, base) => {
-                let base = base.unwrap_or_else(|| "http://localhost:4318".to_owned());
-                format!("{}/v1/metrics", base.trim().trim_end_matches('/'))
-            }
-            (Protocol::Grpc, own, base) => {
-                let endpoint = own.or(base).unwrap_or_else(|| "http://localhost:4317".to_owned()).trim().to_owned();
-                if endpoint.contains("://") {
-                    return endpoint;
-                }
-                let insecure = self.otlp("INSECURE").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
-                format!("{}://{endpoint}", if insecure { "http" } else { "https" })
-            }
-        }
-    }
-
-    fn headers(&mut self) -> Vec<(String, Secret)> {
-        let Some((name, value)) = self.otlp("HEADERS") else { return Vec::new() };
-        let mut headers = Vec::new();
-        for pair in value.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some((key, value)) if !key.trim().is_empty() => {
-                    let value = percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
-                    headers.push((key.trim().to_ascii_lowercase(), Secret::new(value)));
-                }
-                // Not what it is: it may be half a token.
-                _ => self.warn(format!("{name}: entry {} is not key=value and was left out", headers.len() + 1)),
-            }
-        }
-        headers
-    }
-
-    fn gzip(&mut self) -> bool {
-        match self.otlp("COMPRESSION") {
-            None => false,
-            Some((_, value)) if value == "none" => false,
-            Some((_, value)) if value == "gzip" => true,
-            Some((name, value)) => {
-                self.warn(format!("{name}={value:?} is not served: nothing is compressed; gzip is the other choice"));
-                false
-            }
-        }
-    }
-
-    /// The first of the variables that is set, in milliseconds.
-    fn milliseconds_of(&mut self, names: &[&str], default: u64) -> Duration {
-        let set = names.iter().find_map(|name| Some((*name, (self.get)(name)?)));
-        let Some((name, value)) = set else { return Duration::from_millis(default) };
-        match value.trim().parse() {
-            Ok(milliseconds) if milliseconds > 0 => Duration::from_millis(milliseconds),
-            _ => {
-                self.warn(format!("{name}={value:?} is not a number of milliseconds above 0: {default} is used"));
-                Duration::from_millis(default)
-            }
-        }
-    }
-
-    fn temporality(&mut self) -> Temporality {
-        const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        match (self.get)(NAME).map(|value| value.trim().to_ascii_lowercase()).as_deref() {
-            None | Some("cumulative") => Temporality::Cumulative,
-            Some("delta" | "lowmemory") => Temporality::Delta,
-            Some(other) => {
-                self.warn(format!("{NAME}={other:?} is none of cumulative, delta, lowmemory: cumulative is used"));
-                Temporality::Cumulative
-            }
-        }
-    }
-
-    fn resource(&mut self, service: &str) -> BTreeMap<String, String> {
-        let mut resource = BTreeMap::from([
-            ("service.name".to_owned(), service.to_owned()),
-            ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("telemetry.sdk.language".to_owned(), "rust".to_owned()),
-            ("telemetry.sdk.name".to_owned(), "tidemark".to_owned()),
-            ("telemetry.sdk.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ]);
-        let attributes = (self.get)("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-        for pair in attributes.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some((key, value)) if !key.trim().is_empty() => {
-                    let value = percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
-                    resource.insert(key.trim().to_owned(), value);
-                }
-                _ => self.warn(format!("OTEL_RESOURCE_ATTRIBUTES: {pair:?} is not key=value and was left out")),
-            }
-        }
-        if let Some(name) = (self.get)("OTEL_SERVICE_NAME") {
-            resource.insert("service.name".to_owned(), name.trim().to_owned());
-        }
-        resource
     }
 }
 
@@ -222,42 +163,56 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
 mod tests {
     use super::*;
 
+    fn find(variables: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    }
+
     fn settings(variables: &[(&str, &str)]) -> Settings {
-        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Settings::from_variables(find, "tidemark")
+        Settings::from_variables(find(variables), "tidemark")
     }
 
     #[test]
     fn nothing_set_means_the_defaults_of_the_specification() {
         let settings = settings(&[]);
-        assert_eq!((settings.protocol, &*settings.endpoint), (Protocol::Http, "http://localhost:4318/v1/metrics"));
-        assert_eq!((settings.interval, settings.timeout), (Duration::from_secs(60), Duration::from_secs(10)));
+        let destination = &settings.destination;
+        assert_eq!(
+            (destination.protocol, &*destination.endpoint),
+            (Protocol::Http, "http://localhost:4318/v1/metrics")
+        );
+        assert_eq!((settings.interval, destination.timeout), (Duration::from_secs(60), Duration::from_secs(10)));
         assert_eq!(settings.resource["service.name"], "tidemark");
         assert_eq!(settings.warnings, [""; 0]);
     }
 
     #[test]
-    fn what_is_said_of_metrics_comes_before_what_is_said_of_all_signals() {
-        let settings = settings(&[
+    fn what_is_said_of_one_signal_comes_before_what_is_said_of_all() {
+        let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all/"),
             ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://metrics/here"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "5"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "7"),
-        ]);
-        assert_eq!(settings.endpoint, "https://metrics/here");
-        assert_eq!(settings.timeout, Duration::from_millis(7));
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "7"),
+            ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "logs:4317"),
+        ];
+        let get = find(&variables);
+        let of = |signal| Reader::new(&get).destination(signal);
+        let (metrics, traces, logs) = (of(Signal::Metrics), of(Signal::Traces), of(Signal::Logs));
+        assert_eq!((&*metrics.endpoint, metrics.timeout), ("https://metrics/here", Duration::from_millis(5)));
+        assert_eq!((&*traces.endpoint, traces.timeout), ("https://all/v1/traces", Duration::from_millis(7)));
+        assert_eq!((logs.protocol, &*logs.endpoint), (Protocol::Grpc, "https://logs:4317"));
     }
 
     #[test]
     fn a_base_gets_the_path_and_grpc_the_scheme() {
         let http = settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/base/")]);
-        assert_eq!(http.endpoint, "http://collector:4318/base/v1/metrics");
+        assert_eq!(http.destination.endpoint, "http://collector:4318/base/v1/metrics");
         let grpc = |insecure: &str| {
             settings(&[
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
                 ("OTEL_EXPORTER_OTLP_INSECURE", insecure),
             ])
+            .destination
             .endpoint
         };
         assert_eq!((grpc("true"), grpc("")), ("http://collector:4317".to_owned(), "https://collector:4317".to_owned()));
@@ -271,10 +226,33 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=a%2Cb,nothing"),
         ]);
-        assert_eq!(settings.headers[0].0, "authorization");
-        assert_eq!(settings.headers[0].1.expose(), "Bearer hunter2");
+        assert_eq!(settings.destination.headers[0].0, "authorization");
+        assert_eq!(settings.destination.headers[0].1.expose(), "Bearer hunter2");
         assert_eq!(settings.resource["deployment.environment"], "a,b");
         assert_eq!(settings.warnings.len(), 4, "{:?}", settings.warnings);
         assert!(!format!("{settings:?}{:?}", settings.warnings).contains("hunter"));
+    }
+
+    #[test]
+    fn a_signal_is_sent_by_its_flag_or_else_by_its_variable() {
+        let sent = |flag, variables: &[(&str, &str)]| wanted(Signal::Traces, flag, find(variables));
+        assert!(!sent(None, &[]) && sent(Some(true), &[]));
+        assert!(sent(None, &[("OTEL_TRACES_EXPORTER", "otlp")]));
+        assert!(!sent(None, &[("OTEL_TRACES_EXPORTER", "none")]) && !sent(None, &[("OTEL_LOGS_EXPORTER", "otlp")]));
+        assert!(!sent(Some(false), &[("OTEL_TRACES_EXPORTER", "otlp")]));
+        assert!(sent(Some(true), &[("OTEL_TRACES_EXPORTER", "none")]));
+        assert!(!sent(Some(true), &[("OTEL_SDK_DISABLED", "true")]));
+    }
+
+    #[test]
+    fn a_batch_is_never_larger_than_the_queue() {
+        let variables = [("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BLRP_SCHEDULE_DELAY", "250")];
+        let get = find(&variables);
+        let mut reader = Reader::new(&get);
+        let traces = reader.batching(Signal::Traces, 5000, "tidemark");
+        assert_eq!((traces.queue, traces.batch, traces.delay), (100, 100, Duration::from_secs(5)));
+        let logs = reader.batching(Signal::Logs, 1000, "tidemark");
+        assert_eq!((logs.queue, logs.batch, logs.delay), (2048, 512, Duration::from_millis(250)));
+        assert_eq!(reader.into_warnings(), [""; 0]);
     }
 }

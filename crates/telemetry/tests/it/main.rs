@@ -1,4 +1,5 @@
 //! Telemetry as receivers and scrapers see it.
 
+mod batches;
 mod push;
 mod receiver;

@@ -57,9 +57,13 @@ async fn accounts_may_do_what_their_roles_say_and_the_record_tells_who_did_what(
     maps.create(&PostParams::default(), &map).await.unwrap();
     assert_eq!(code(maps.delete("mine", &DeleteParams::default()).await), 403);
 
+    let mut tail = plane.follow_audit();
+    assert!(tail.news().unwrap().len() > 3);
     let user = client(&plane.user("jane", &["readers"]).unwrap()).await;
     assert_eq!(code(Api::<Secret>::all(user).list(&ListParams::default()).await), 403);
 
+    let news = tail.news().unwrap();
+    assert!(news.iter().any(|entry| entry.user == "jane") && !news.iter().any(|entry| entry.name == "mine"));
     let audit = plane.audit().unwrap();
     let of = |user: &str| {
         let own = audit.iter().filter(|entry| entry.user == user && !entry.resource.is_empty());

@@ -139,7 +139,7 @@ async fn hop(
         .body(body.clone())
         .map_err(|e| SourceError::new(ErrorKind::Configuration, format!("the URL cannot be used: {e}")))?;
     *request.headers_mut() = headers.clone();
-    let mut noted = requests::Noted::begin(door.requests.as_ref());
+    let mut noted = requests::Noted::begin(door.requests.as_ref(), method, url);
     match &door.inner.network {
         Network::Real(clients) => {
             let reply = clients.send(&door.inner.settings, profile, request).await?;

@@ -133,6 +133,13 @@ impl Door {
         Self { requests: Some(requests), ..self.clone() }
     }
 
+    /// Notes that a reply had nothing in it where a value is wanted; `ignored` says whether that is taken for 0.
+    pub fn note_empty(&self, ignored: bool) {
+        if let Some(requests) = &self.requests {
+            requests.add_empty(ignored);
+        }
+    }
+
     /// The cluster that the triggers' objects live in.
     ///
     /// # Errors

@@ -122,6 +122,10 @@ impl Trigger for KeySize {
         &self.notes
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.target.endpoint()
+    }
+
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
         async move {
             let client = Client::connect(Arc::clone(&self.target), door).await?;

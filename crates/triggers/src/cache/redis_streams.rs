@@ -170,6 +170,10 @@ impl Trigger for RedisStream {
         &self.notes
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.target.endpoint()
+    }
+
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
         async move {
             let connected = Connected {

@@ -148,6 +148,10 @@ impl Trigger for External {
         &self.notes
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.scaler.endpoint()
+    }
+
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
         async move {
             let client = self.scaler.client(door).await?;

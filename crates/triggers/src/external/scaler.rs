@@ -11,7 +11,7 @@ use tidemark_trigger::{
 };
 
 use super::contract::{GetMetricSpecResponse, GetMetricsResponse, ScaledObjectRef, Spec, Value};
-use super::grpc::{self, Address, Client, Failure};
+use super::grpc::{self, Address, Client, Failure, Place};
 
 /// The suffix of a metadata key whose value is taken from the container's environment.
 const FROM_ENV: &str = "FromEnv";
@@ -95,6 +95,15 @@ impl Scaler {
             metric_type,
             needs_target: !input.as_metric_source,
             streamed: Mutex::default(),
+        }
+    }
+
+    /// Where the scaler is.
+    pub fn endpoint(&self) -> Option<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match &self.address.as_ref().ok()?.place {
+            Place::Host(host, port) => Some(tidemark_trigger::endpoint(scheme, host, *port)),
+            Place::Path(path) => Some(format!("unix:{}", path.display())),
         }
     }
 

@@ -259,7 +259,11 @@ impl Endpoint {
         if !reply.status().is_success() {
             return Err(refusal(&reply));
         }
-        match reply::sample(reply.body())? {
+        let sample = reply::sample(reply.body())?;
+        if sample == Sample::Nothing {
+            door.note_empty(self.declared.ignore_null_values);
+        }
+        match sample {
             Sample::Number(number) if number.is_finite() => Ok(number),
             _ if self.declared.ignore_null_values => Ok(0.0),
             Sample::Number(number) => {

@@ -414,6 +414,12 @@ impl Trigger for RabbitMq {
         &self.notes
     }
 
+    fn endpoint(&self) -> Option<String> {
+        let Source::Amqp(target) = &self.source else { return None };
+        let scheme = if target.address.tls { "amqps" } else { "amqp" };
+        Some(tidemark_trigger::endpoint(scheme, &target.address.host, target.address.port))
+    }
+
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
         async move {
             let client = match &self.source {

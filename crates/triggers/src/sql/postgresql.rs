@@ -191,6 +191,11 @@ impl Trigger for PostgreSql {
         &self.notes
     }
 
+    fn endpoint(&self) -> Option<String> {
+        let host = self.settings.as_ref().ok()?.hosts.first()?;
+        Some(format!("postgresql://{}", host.endpoint()))
+    }
+
     fn connect<'a>(&'a self, door: &'a Door) -> BoxFuture<'a, Result<Arc<dyn Connection>, SourceError>> {
         async move {
             let settings = self.settings.clone().map_err(|cause| SourceError::new(ErrorKind::Configuration, cause))?;

@@ -419,8 +419,9 @@ async fn common(plane: &ControlPlane, client: &Client, command: &str, name: &str
         "--zap-log-level=info".to_owned(),
         "--zap-encoder=console".to_owned(),
     ];
-    if command != "metrics-server" {
-        arguments.extend(["--metrics-bind-address=0", "--health-probe-bind-address=0"].map(str::to_owned));
+    match command {
+        "metrics-server" => arguments.push("--port=0".to_owned()),
+        _ => arguments.extend(["--metrics-bind-address=0", "--health-probe-bind-address=0"].map(str::to_owned)),
     }
     arguments.extend_from_slice(specific);
     arguments

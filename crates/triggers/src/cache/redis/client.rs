@@ -61,6 +61,13 @@ pub struct Target {
 }
 
 impl Target {
+    /// The first address.
+    pub fn endpoint(&self) -> Option<String> {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        let address = self.addresses.first()?.as_ref().ok()?;
+        Some(tidemark_trigger::endpoint(scheme, &address.host, address.port))
+    }
+
     fn node<'a>(&'a self, address: &'a Address) -> Node<'a> {
         Node { address, login: &self.login, database: self.database, tls: self.tls.as_ref() }
     }

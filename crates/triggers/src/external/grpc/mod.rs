@@ -36,7 +36,7 @@ use tonic::{Code, ConnectError, Status};
 use tower::ServiceExt as _;
 use tower::util::MapResponse;
 
-pub use address::Address;
+pub use address::{Address, Place};
 use connect::{Route, look_up};
 use pool::{Pool, Seat};
 use proxy::Proxy;
