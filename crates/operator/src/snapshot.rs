@@ -193,12 +193,7 @@ impl Registry {
     }
 
     /// At most `limit` snapshots, by namespace and name: those after `after`, of a namespace or of all.
-    pub(crate) fn page(
-        &self,
-        namespace: Option<&str>,
-        after: Option<&ObjectKey>,
-        limit: usize,
-    ) -> Vec<Arc<Snapshot>> {
+    pub(crate) fn page(&self, namespace: Option<&str>, after: Option<&ObjectKey>, limit: usize) -> Vec<Arc<Snapshot>> {
         let first = ObjectKey::new(namespace.unwrap_or_default(), "");
         let begin = match after {
             Some(after) if *after >= first => Bound::Excluded(after),

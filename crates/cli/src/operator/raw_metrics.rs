@@ -176,7 +176,14 @@ mod tests {
     }
 
     fn decision(fallback: bool) -> Observation {
-        let seen = Seen { trigger: Some(0), metric: "m".into(), milli: Some(2500), target: None, active: Some(true), fallback };
+        let seen = Seen {
+            trigger: Some(0),
+            metric: "m".into(),
+            milli: Some(2500),
+            target: None,
+            active: Some(true),
+            fallback,
+        };
         observed(What::Decision {
             active: true,
             replicas: Some(1),

@@ -21,6 +21,10 @@ mod on_control_plane;
 mod on_sandbox;
 mod probe;
 mod reasons;
+// Telemetry's own tests use more of it.
+#[path = "../../../telemetry/tests/it/receiver.rs"]
+#[allow(dead_code)]
+mod receiver;
 mod release;
 mod scenario;
 mod terminal;

@@ -3,10 +3,6 @@
 //! it, and webhooks.
 
 mod pushed;
-// Other tests use more of it.
-#[path = "../../../telemetry/tests/it/receiver.rs"]
-#[allow(dead_code)]
-mod receiver;
 pub mod scrape;
 mod table;
 
@@ -42,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 use xtask::network::free_ports;
 
 use crate::desk::{CRON, Desk, Up, workload};
+use crate::receiver::{Receiver, Told};
 use pushed::Pushed;
-use receiver::Receiver;
 use scrape::Scrape;
 use table::{Row, is_told};
 
@@ -502,7 +498,7 @@ async fn series_end_with_their_object(installation: &Installation) {
     }
     for receiver in &installation.receivers {
         let exports = Pushed::of(&receiver.told()).times().len();
-        let enough = |told: &receiver::Told| Pushed::of(told).times().len() > exports + 3;
+        let enough = |told: &Told| Pushed::of(told).times().len() > exports + 3;
         let told = tokio::time::timeout(PATIENCE, receiver.until(enough)).await.expect("there are no further exports");
         let pushed = Pushed::of(&told);
         let times = pushed.times();

@@ -1,10 +1,5 @@
 //! Traces and the log over OTLP, as a receiver gets them from `tidemark up`.
 
-// Other tests use more of it.
-#[path = "../../../telemetry/tests/it/receiver.rs"]
-#[allow(dead_code)]
-mod receiver;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Router;
@@ -18,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::canary::{echo, planted};
 use crate::desk::{Desk, Up};
-use receiver::{Receiver, Told};
+use crate::receiver::{Receiver, Told};
 
 /// A source that says 3, and at another path refuses everybody.
 async fn source() -> String {

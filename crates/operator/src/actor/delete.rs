@@ -50,8 +50,6 @@ impl Actor {
             }
             Err(message) => {
                 self.delete_retry.after_failure();
-                let ObjectKey { namespace, name } = &*self.entry.key;
-                tracing::warn!(namespace, name, message, "the finalizer of a ScaledObject cannot be removed");
                 self.tell_error(Stage::Deletion, message);
             }
         }

@@ -102,7 +102,6 @@ impl Actor {
         if self.hpa_peace.failures == QUARREL {
             let name = self.status.hpa_name.as_deref().unwrap_or_default();
             let message = format!("somebody else keeps changing the HPA {name}; it is put right ever less often");
-            tracing::warn!(namespace = self.entry.key.namespace, name = self.entry.key.name, message);
             self.tell_error(Stage::HpaContested, message);
         }
         self.reconcile(None);

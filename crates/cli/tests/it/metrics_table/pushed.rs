@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, NumberDataPoint};
 
-use super::receiver::Told;
 use super::table::Instrument;
+use crate::receiver::Told;
 
 /// A metric as it was pushed, in all exports together.
 #[derive(Default)]
