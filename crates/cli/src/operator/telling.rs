@@ -9,7 +9,7 @@ use tidemark_serving::metrics_service::Counter;
 use tidemark_telemetry::catalogue::OPERATOR;
 use tidemark_telemetry::catalogue::process::LEADER;
 use tidemark_telemetry::catalogue::services::SERVER;
-use tidemark_telemetry::otlp::{Pusher, Settings};
+use tidemark_telemetry::otlp::{Pusher, Settings, Signal, wanted};
 use tidemark_telemetry::recorder::Recorder;
 use tidemark_telemetry::series::Series;
 use tokio::sync::broadcast;
@@ -41,7 +41,7 @@ impl Options {
     pub fn of(args: &OperatorArgs) -> Self {
         Self {
             prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
-            otlp: args.enable_opentelemetry_metrics.then(otlp),
+            otlp: otlp(args.enable_opentelemetry_metrics),
             durations_by_trigger: args.enable_high_cardinality_metrics_labels,
         }
     }
@@ -50,19 +50,22 @@ impl Options {
     pub fn of_up(args: &Up) -> Self {
         Self {
             prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
-            otlp: args.enable_opentelemetry_metrics.then(otlp),
+            otlp: otlp(args.enable_opentelemetry_metrics),
             durations_by_trigger: args.enable_high_cardinality_metrics_labels,
         }
     }
 }
 
-/// Where the environment says that metrics are pushed.
-fn otlp() -> Settings {
+/// Where the environment says that metrics are pushed, if the flag wants it and no variable turns all off.
+fn otlp(flag: bool) -> Option<Settings> {
+    if !wanted(Signal::Metrics, Some(flag), environment::variable) {
+        return None;
+    }
     let settings = Settings::from_variables(environment::variable, SERVICE);
     for warning in &settings.warnings {
         tracing::warn!("OTLP: {warning}");
     }
-    settings
+    Some(settings)
 }
 
 /// The metrics.

@@ -21,6 +21,15 @@ enum Token {
 const OPERATORS: [&str; 6] = ["and", "or", "unless", "bool", "offset", "atan2"];
 const GROUPINGS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
+/// Whether what comes before this is called, and no metric.
+fn calls(next: &Token) -> bool {
+    match next {
+        Token::Sign(sign) => *sign == '(',
+        Token::Word(word) => word == "by" || word == "without",
+        Token::Text(_) => false,
+    }
+}
+
 /// Reads a query.
 pub fn read(expression: &str) -> Query {
     let mut query = Query::default();
@@ -35,8 +44,8 @@ pub fn read(expression: &str) -> Query {
                 }
             }
             Token::Word(word) if OPERATORS.contains(&word.as_str()) => {}
-            // A function.
-            Token::Word(_) if tokens.peek().is_some_and(opened('(')) => {}
+            // A function, or an aggregation whose labels come first.
+            Token::Word(_) if tokens.peek().is_some_and(calls) => {}
             Token::Word(name) => {
                 let matched = tokens.next_if(opened('{')).map(|_| until(&mut tokens, '}')).unwrap_or_default();
                 query.metrics.push((name, matched.into_iter().filter_map(word_of).collect()));
