@@ -110,6 +110,12 @@ impl View<'_> {
         self.detail.hpa.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
     }
 
+    /// What limits the HPA at present. One that computes nothing keeps the limit of its last computation.
+    fn hpa_limit(&self) -> Option<&Condition> {
+        let computes = self.hpa_condition("ScalingActive").is_none_or(|active| active.status != "False");
+        self.hpa_condition("ScalingLimited").filter(|limited| computes && limited.status == "True")
+    }
+
     /// The replicas of a workload on which no trigger is active.
     fn rest(&self) -> i32 {
         self.detail.idle_replicas.unwrap_or(self.report.min_replicas)

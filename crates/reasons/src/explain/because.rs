@@ -209,8 +209,7 @@ fn hpa_lines(view: &View<'_>, hpa: &Hpa) -> Vec<String> {
             _ => {}
         }
     }
-    let limited = view.hpa_condition("ScalingLimited").filter(|limited| limited.status == "True");
-    lines.extend(limited.and_then(|limited| match limited.reason.as_str() {
+    lines.extend(view.hpa_limit().and_then(|limited| match limited.reason.as_str() {
         "TooManyReplicas" => Some(format!("The HPA would want more than the maximum of {}", view.report.max_replicas)),
         "TooFewReplicas" => {
             Some(format!("The values ask for fewer than the HPA's minimum of {}", view.report.min_replicas.max(1)))

@@ -214,9 +214,7 @@ fn limits(view: &View<'_>, found: &mut Vec<Problem>) {
         say(found, text, "the replicas follow no real load until the trigger is read again");
     }
     let max = view.report.max_replicas;
-    let capped = view
-        .hpa_condition("ScalingLimited")
-        .is_some_and(|limited| limited.status == "True" && limited.reason == "TooManyReplicas");
+    let capped = view.hpa_limit().is_some_and(|limited| limited.reason == "TooManyReplicas");
     let wants = view.report.triggers.iter().filter_map(|trigger| trigger.wants).max();
     let beyond = wants.filter(|wants| view.report.active == Some(true) && *wants > i64::from(max));
     if view.is_left_to_hpa() && view.replicas() == Some(max) && (capped || beyond.is_some()) {

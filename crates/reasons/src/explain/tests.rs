@@ -153,6 +153,22 @@ fn values_that_nobody_asks_for_are_said_once_there_was_time_enough() {
 }
 
 #[test]
+fn a_limit_of_an_hpa_that_computes_nothing_any_more_is_not_told() {
+    let at_maximum = |state: &'static str| {
+        problems(move |report, _| {
+            report.replicas = Some(10);
+            let conditions = &mut detail(report).hpa.as_mut().unwrap().conditions;
+            conditions[1] = condition("ScalingActive", state, "AmbiguousSelector");
+            conditions.push(condition("ScalingLimited", "True", "TooManyReplicas"));
+        })
+    };
+    assert!(at_maximum("True").contains(&"The maximum is reached: more wanted, 10 allowed".to_owned()));
+    let told = at_maximum("False");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("The HPA keda-hpa-orders cannot tell"), "{told:?}");
+}
+
+#[test]
 fn pods_that_are_missing_or_not_ready_are_counted() {
     let pods = |pods, ready| problems(|_, seen| (seen.pods, seen.ready) = (Some(pods), Some(ready)));
     assert_eq!(pods(2, 2), [""; 0]);
