@@ -91,6 +91,8 @@ pub(super) struct Runner<'a> {
     /// Tells the pod, with the container's number.
     pub(super) teller: Teller,
     pub(super) number: usize,
+    /// Becomes true when it has started, its startup probe included.
+    pub(super) started: watch::Sender<bool>,
     pub(super) stop: watch::Receiver<Option<Duration>>,
     pub(super) view: View,
     /// Where its output goes.
@@ -294,6 +296,9 @@ impl Runner<'_> {
 
     /// The pod listens as long as its containers run.
     fn tell(&self) {
+        if self.view.started {
+            self.started.send_replace(true);
+        }
         let _ = self.teller.send((self.number, Told::View(self.view.clone())));
     }
 

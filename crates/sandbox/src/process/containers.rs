@@ -52,7 +52,9 @@ impl Containers<'_> {
         let first = spec.init_containers.as_deref().unwrap_or_default();
         for (number, container) in first.iter().enumerate() {
             if is_sidecar(container) {
-                sidecars.start(|stop| self.runner(number, container, Restart::Always, stop));
+                if let Some(started) = sidecars.start(|stop| self.runner(number, container, Restart::Always, stop)) {
+                    sidecars.beside(self.until_started(started)).await;
+                }
                 continue;
             }
             let until_done = if policy == Restart::Never { Restart::Never } else { Restart::OnFailure };
@@ -67,6 +69,16 @@ impl Containers<'_> {
             .map(|(number, container)| self.runner(first.len() + number, container, policy, self.stop.clone()).run());
         let main: FuturesUnordered<_> = main.collect();
         sidecars.beside(main.for_each(|_| std::future::ready(()))).await;
+    }
+
+    /// Resolves when a sidecar has started, or never will because the pod ends.
+    async fn until_started(&self, mut started: watch::Receiver<bool>) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(Option::is_some) => {}
+            _ = started.wait_for(|started| *started) => {}
+        }
     }
 
     fn runner<'a>(
@@ -84,6 +96,7 @@ impl Containers<'_> {
             restart,
             teller: self.teller.clone(),
             number,
+            started: watch::Sender::new(false),
             stop,
             view: View::waiting("ContainerCreating"),
             log: self.log(container),
@@ -133,13 +146,20 @@ impl<'a> Sidecars<'a> {
         Self { running: FuturesUnordered::new(), orders: Vec::new(), stop, end }
     }
 
-    fn start(&mut self, runner: impl FnOnce(watch::Receiver<Option<Duration>>) -> Runner<'a>) {
+    /// Starts one, unless the pod ends; what it gives becomes true once it has started.
+    fn start(
+        &mut self,
+        runner: impl FnOnce(watch::Receiver<Option<Duration>>) -> Runner<'a>,
+    ) -> Option<watch::Receiver<bool>> {
         if self.end.is_some() {
-            return;
+            return None;
         }
         let (order, ordered) = watch::channel(None);
         self.orders.push(order);
-        self.running.push(Box::pin(runner(ordered).run()));
+        let runner = runner(ordered);
+        let started = runner.started.subscribe();
+        self.running.push(Box::pin(runner.run()));
+        Some(started)
     }
 
     /// Does `work` while the sidecars run.
