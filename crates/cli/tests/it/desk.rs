@@ -150,6 +150,11 @@ impl Desk {
         .await;
     }
 
+    /// Kills a program that stays.
+    pub fn kill(&self, name: &str) {
+        self.group().kill(name).unwrap();
+    }
+
     fn group(&self) -> MutexGuard<'_, ProcessGroup> {
         // After a panic in another use the group is only dropped.
         self.group.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
