@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use crate::operator::args::OperatorArgs;
+use crate::operator::telling::MetricsArgs;
 use crate::process::bind::Bind;
 use crate::process::go_bool;
 use crate::process::otlp::OtlpArgs;
@@ -88,18 +89,8 @@ pub struct Up {
     /// Where metrics are served for Prometheus
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub metrics_bind_address: Bind,
-    /// Push metrics over OTLP, as the OTEL_... variables say
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = go_bool, action = ArgAction::Set
-    )]
-    pub enable_opentelemetry_metrics: bool,
-    /// Tell how long requests to event sources take by trigger, not by trigger type
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = go_bool, action = ArgAction::Set
-    )]
-    pub enable_high_cardinality_metrics_labels: bool,
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     #[command(flatten)]
     pub otlp: OtlpArgs,
 }

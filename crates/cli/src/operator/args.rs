@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::telling::MetricsArgs;
 use crate::process::bind::Bind;
 use crate::process::cluster::ClusterArgs;
 use crate::process::go_bool;
@@ -73,18 +74,8 @@ pub struct OperatorArgs {
         require_equals = true, value_parser = go_bool, action = ArgAction::Set
     )]
     pub enable_prometheus_metrics: bool,
-    /// Push metrics over OTLP, as the OTEL_... variables say
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = go_bool, action = ArgAction::Set
-    )]
-    pub enable_opentelemetry_metrics: bool,
-    /// Tell how long requests to event sources take by trigger, not by trigger type
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = go_bool, action = ArgAction::Set
-    )]
-    pub enable_high_cardinality_metrics_labels: bool,
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
 
     /// Where the reasons of every decision are told, read-only, for `tidemark explain --address`: on loopback over HTTP
     /// [default: 127.0.0.1:8083, if it is free], at any other address over HTTPS to those whom the API server knows and

@@ -69,7 +69,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         "starting the operator"
     );
     let (shutdown, released) = (CancellationToken::new(), CancellationToken::new());
-    let telling = Telling::new(telling::Options::of(&args), clock);
+    let prometheus = args.enable_prometheus_metrics.then_some(args.metrics_bind_address);
+    let telling = Telling::new(telling::Options::of(prometheus, &args.metrics), clock);
     let client = args.cluster.bare_client(telling.series()).await?;
     warn_of_what_has_no_effect(&args);
     let (health, parts) = (Health::new(), Parts::default());

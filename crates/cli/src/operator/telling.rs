@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clap::{ArgAction, Args};
 use tidemark_clock::Clock;
 use tidemark_operator::{Handle, ObjectKey, Observation, What, Write};
 use tidemark_serving::metrics_service::Counter;
@@ -16,14 +17,29 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::OperatorArgs;
-use crate::args::Up;
 use crate::process::bind::Bind;
 use crate::process::run::Parts;
-use crate::process::{environment, metrics};
+use crate::process::{environment, go_bool, metrics};
 
 /// The name of the service in what is pushed, where no variable says one.
 pub const SERVICE: &str = "tidemark-operator";
+
+/// Flags of metrics that the operator and `up` have alike.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MetricsArgs {
+    /// Push metrics over OTLP, as the OTEL_... variables say
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub enable_opentelemetry_metrics: bool,
+    /// Tell how long requests to event sources take by trigger, not by trigger type
+    #[arg(
+        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+        require_equals = true, value_parser = go_bool, action = ArgAction::Set
+    )]
+    pub enable_high_cardinality_metrics_labels: bool,
+}
 
 /// Where metrics are told.
 #[derive(Debug, Default)]
@@ -38,18 +54,9 @@ pub struct Options {
 
 impl Options {
     /// As the flags say. The OTLP variables are looked at where they are wanted, and what is wrong with them is logged.
-    pub fn of(args: &OperatorArgs) -> Self {
+    pub fn of(prometheus: Option<Bind>, args: &MetricsArgs) -> Self {
         Self {
-            prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
-            otlp: otlp(args.enable_opentelemetry_metrics),
-            durations_by_trigger: args.enable_high_cardinality_metrics_labels,
-        }
-    }
-
-    /// As the flags of `up` say.
-    pub fn of_up(args: &Up) -> Self {
-        Self {
-            prometheus: args.enable_prometheus_metrics.then_some(args.metrics_bind_address),
+            prometheus,
             otlp: otlp(args.enable_opentelemetry_metrics),
             durations_by_trigger: args.enable_high_cardinality_metrics_labels,
         }

@@ -82,7 +82,8 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
 
     let stages = Stages::default();
     let mut parts = Parts::default();
-    let mut telling = Telling::new(telling::Options::of_up(&args), clock);
+    let prometheus = args.enable_prometheus_metrics.then_some(args.metrics_bind_address);
+    let mut telling = Telling::new(telling::Options::of(prometheus, &args.metrics), clock);
     telling.start(&mut parts, clock, &stages.controllers);
     telling.record(&mut parts, &handle, &stages.controllers);
     let seed = otlp::seed()?;

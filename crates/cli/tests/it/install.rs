@@ -21,6 +21,8 @@ use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use tidemark_cli::manifests::{self, Contents};
 
+use crate::desk::skip;
+
 const CHART: &str = "../../charts/tidemark";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The oldest and the newest Kubernetes that the chart is for.
@@ -28,15 +30,11 @@ const KUBERNETES: [&str; 2] = ["1.30.0", "1.37.0"];
 /// Every key of KEDA's chart, away from its default.
 const KEDA_VALUES: &str = include_str!("install/keda-values.yaml");
 
-/// Helm; none where the machine has none, which is said past the harness's capture.
-fn helm() -> Option<PathBuf> {
+/// Helm; none where the machine has none, which is said.
+pub fn helm() -> Option<PathBuf> {
     let found = xtask::helm::find().unwrap();
     if found.is_none() {
-        let required = std::env::var("TIDEMARK_REQUIRE_HELM").is_ok_and(|value| value == "1");
-        assert!(!required, "there is no helm");
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // A closed standard error is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: there is no helm; `cargo xtask test` provides it");
+        skip("TIDEMARK_REQUIRE_HELM", "there is no helm; `cargo xtask test` provides it");
     }
     found
 }

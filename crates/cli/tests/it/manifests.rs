@@ -2,8 +2,7 @@
 //! order in which it is printed.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::Parser;
@@ -15,6 +14,8 @@ use tidemark_cli::args;
 use tidemark_cli::install::manifests::objects;
 use tidemark_cli::manifests::{self, Contents};
 use tidemark_testkit::{ControlPlane, Options};
+
+use crate::install::helm;
 
 const CHART: &str = "../../charts/tidemark";
 
@@ -39,19 +40,6 @@ fn parsed(text: &str) -> Vec<Value> {
     manifests::parse(Path::new("installation.yaml"), text, &mut contents);
     assert!(contents.errors.is_empty(), "{:?}", contents.errors);
     contents.manifests.into_iter().map(|manifest| manifest.object).collect()
-}
-
-/// Helm; none where the machine has none, which is said past the harness's capture.
-fn helm() -> Option<PathBuf> {
-    let found = xtask::helm::find().unwrap();
-    if found.is_none() {
-        let required = std::env::var("TIDEMARK_REQUIRE_HELM").is_ok_and(|value| value == "1");
-        assert!(!required, "there is no helm");
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // A closed standard error is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: there is no helm; `cargo xtask test` provides it");
-    }
-    found
 }
 
 /// What the chart makes of settings.

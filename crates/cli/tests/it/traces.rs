@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
 
 use crate::canary::{echo, planted};
-use crate::desk::{Desk, Up};
+use crate::desk::{Desk, Up, workload};
 use crate::receiver::{Receiver, Told};
 
 /// A source that says 3, and at another path refuses everybody.
@@ -26,30 +26,10 @@ async fn source() -> String {
     format!("http://{address}")
 }
 
+/// A workload that is scaled by what a path of the source says.
 fn object(name: &str, url: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}}}
-spec:
-  replicas: 0
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: main, image: none, command: [sleep, '600']}}]}}
----
-apiVersion: keda.sh/v1alpha1
-kind: ScaledObject
-metadata: {{name: {name}}}
-spec:
-  scaleTargetRef: {{name: {name}}}
-  pollingInterval: 1
-  maxReplicaCount: 3
-  triggers:
-  - type: metrics-api
-    metadata: {{url: '{url}', valueLocation: value, targetValue: '1'}}
-"
-    )
+    let trigger = format!("{{type: metrics-api, metadata: {{url: '{url}', valueLocation: value, targetValue: '1'}}}}");
+    workload(name, "maxReplicaCount: 3", &trigger)
 }
 
 fn said(attributes: &[KeyValue]) -> BTreeMap<String, String> {
