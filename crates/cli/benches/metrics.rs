@@ -34,6 +34,7 @@ use tidemark_serving::rotation::material::{Names, renew};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tower::ServiceExt as _;
+use xtask::network::free_ports;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -66,8 +67,7 @@ async fn measure(objects: usize) {
     for number in 0..objects {
         create(&client, number, source).await;
     }
-    let link = free_port().await;
-    let port = free_port().await;
+    let [link, port] = free_ports().unwrap();
     let _processes = start(&folder, server, link, port);
     let asker = asker(&folder, port, &front_proxies.client("front-proxy-client").unwrap());
     ready(&asker, objects).await;
@@ -262,10 +262,6 @@ async fn serve(
         }
     });
     port
-}
-
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
 async fn create(client: &Client, number: usize, source: u16) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ use tidemark_serving::tls::Policy;
 use tidemark_testkit::{ControlPlane, Options};
 use tokio::time::{Instant, sleep};
 
+use crate::metrics_server::free_address;
+
 /// The longest time for anything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "kedaorg-certs";
@@ -50,7 +52,7 @@ impl Operator {
 
     /// `bind` says where it serves the metrics server, given a free address.
     fn with(plane: &ControlPlane, bind: impl Fn(SocketAddr) -> String) -> Self {
-        let link = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let link = free_address();
         let log = plane.directory().join("operator.log");
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));

@@ -136,7 +136,7 @@ impl Http {
     async fn start(desk: &Desk) -> Option<Self> {
         let pipeline = pipeline("http", &[]).await?;
         let prometheus = Prometheus::new(&pipeline.prometheus()).unwrap();
-        let (gateway, app) = (free_address().await.to_string(), free_address().await.to_string());
+        let (gateway, app) = (free_address().to_string(), free_address().to_string());
         desk.write("token", TOKEN);
         let to = pipeline.prometheus();
         let arguments = ["demo", "bearer-proxy", "--listen", &gateway, "--to", &to, "--token-file", "token"];

@@ -26,6 +26,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use xtask::network::free_ports;
 
 use crate::on_control_plane::install_crds;
 
@@ -259,7 +260,7 @@ impl Cluster {
         let kubeconfig = folder.join(format!("{name}.kubeconfig"));
         std::fs::write(&kubeconfig, kubeconfig_of(port)).unwrap();
         let log = folder.join(format!("{name}.log"));
-        let probes = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let [probes] = free_ports::<1>().unwrap();
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
         command

@@ -21,9 +21,9 @@ use tidemark_clock::Clock;
 use tidemark_serving::certificates::{Authority, Pair};
 use tidemark_serving::rotation::material::{Material, Names, renew};
 use tidemark_testkit::{ControlPlane, EXTERNAL_METRICS_SERVER_NAME, Options};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use xtask::network::free_ports;
 
 use crate::metrics_table::scrape::Scrape;
 
@@ -67,8 +67,9 @@ pub struct Installation {
     pub metrics_server: Process,
 }
 
-pub async fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+pub fn free_address() -> SocketAddr {
+    let [port] = free_ports().unwrap();
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 pub fn material() -> Material {
@@ -108,7 +109,7 @@ impl Installation {
         let certs = folder.join("certs");
         std::fs::create_dir_all(&certs).unwrap();
         mount(&folder, &first.pair, ca);
-        let (api, link, metrics) = (free_address().await, free_address().await, free_address().await);
+        let (api, link, metrics) = (free_address(), free_address(), free_address());
         let kubeconfig = plane.kubeconfig().to_owned();
         let operator = Process::start(&folder, "operator", &operator_arguments(&kubeconfig, &certs, link));
         // The flags that KEDA's manifests and chart pass, the kubeconfig and the addresses aside.

@@ -277,7 +277,7 @@ async fn the_api_is_described(installation: &Installation) {
 
 /// On loopback without more, at another address by token.
 async fn an_operator_is_asked_itself(installation: &mut Installation) {
-    let (near, far) = (free_address().await, free_address().await);
+    let (near, far) = (free_address(), free_address());
     let certs = installation.folder.join("certs");
     for bind in [near.to_string(), format!("0.0.0.0:{}", far.port())] {
         let _ = installation.operator.child.kill().await;

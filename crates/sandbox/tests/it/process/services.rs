@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use k8s_openapi::api::core::v1::{Event, Service};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use xtask::network::free_ports;
 
 use super::*;
 
@@ -26,11 +27,6 @@ fn server_entry() {
             lines.map_while(Result::ok).for_each(|line| writeln!(stream, "{line}").unwrap());
         });
     }
-}
-
-/// A port that nobody holds, on any address of this machine.
-fn free_port() -> u16 {
-    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
 fn server(port: u16) -> Value {
@@ -91,7 +87,7 @@ async fn until_refused(address: SocketAddr) {
 #[tokio::test]
 async fn a_service_leads_to_its_ready_pods_in_turn() {
     let machine = Machine::new("service-turns");
-    let (port, inner) = (free_port(), free_port());
+    let [port, inner] = free_ports().unwrap();
     let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": "http" }] });
     let address = address(&machine.service(spec).await, port);
     assert!(address.ip().is_loopback());
@@ -111,7 +107,7 @@ async fn a_service_leads_to_its_ready_pods_in_turn() {
 #[tokio::test]
 async fn an_open_connection_outlives_its_service() {
     let machine = Machine::new("service-drain");
-    let (port, inner) = (free_port(), free_port());
+    let [port, inner] = free_ports().unwrap();
     let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": inner }] });
     let address = address(&machine.service(spec).await, port);
     machine.create_named("a", server(inner)).await;
@@ -130,7 +126,7 @@ async fn an_open_connection_outlives_its_service() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_told() {
     let machine = Machine::new("service-taken");
-    let (port, inner) = (free_port(), free_port());
+    let [port, inner] = free_ports().unwrap();
     let spec = json!({ "selector": { "tier": "back" }, "ports": [{ "port": port, "targetPort": inner }] });
     let address = address(&machine.service(spec).await, port);
     let taken = TcpListener::bind(address).unwrap();
@@ -145,7 +141,7 @@ async fn an_address_that_is_taken_is_told() {
 #[tokio::test]
 async fn a_container_is_told_where_services_are() {
     let machine = Machine::new("service-links");
-    let port = free_port();
+    let [port] = free_ports().unwrap();
     let service = machine.service(json!({ "selector": { "tier": "none" }, "ports": [{ "port": port }] })).await;
     machine.create(shell("echo $SHOP_SERVICE_HOST:$SHOP_SERVICE_PORT; exec sleep 1000")).await;
     let expected = format!("{}\n", address(&service, port));
