@@ -10,6 +10,7 @@ usage: cargo xtask <task>
   test [ARGS...]        set up the control plane and the services, run the tests, clean up; without ARGS all tests,
                         otherwise `cargo test ARGS...` (for instance: test -p tidemark-operator)
   control-plane         provide etcd, kube-apiserver, kube-controller-manager and kubectl; print their folder
+  keda                  provide KEDA's operator, metrics server and webhooks, which tests compare with; print their folder
   services [NAME...]    start the servers that trigger tests need, print their addresses, run until Ctrl-C; `collector`,
                         which starts a Collector and its Prometheus, has to be named
   demo rabbitmq|http    start what the example needs, then `tidemark up` with it, until Ctrl-C; with --plot FILE play one
@@ -40,8 +41,9 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "schemas" => return xtask::schemas::run(rest),
         "demo" => return xtask::demo::run(rest),
         "services" => xtask::services::run(rest)?,
-        "control-plane" | "check-dependencies" if !rest.is_empty() => bail!("{task} takes no arguments"),
+        "control-plane" | "keda" | "check-dependencies" if !rest.is_empty() => bail!("{task} takes no arguments"),
         "control-plane" => println!("{}", xtask::control_plane::provide()?.display()),
+        "keda" => println!("{}", xtask::services::keda::provide()?.display()),
         "check-dependencies" => xtask::dependencies::check()?,
         "help" | "--help" | "-h" => print!("{USAGE}"),
         unknown => bail!("there is no task {unknown:?}\n\n{USAGE}"),

@@ -6,6 +6,7 @@ pub mod collector;
 mod debian;
 mod external_scaler;
 mod go_program;
+pub mod keda;
 mod postgresql;
 pub mod prometheus;
 pub(crate) mod rabbitmq;

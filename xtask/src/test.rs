@@ -28,6 +28,7 @@ fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> 
     let assets = steps.time("control plane", control_plane::provide)?;
     let helm = steps.time("helm", helm::provide)?;
     let collector = steps.time("collector", services::collector::provide)?;
+    let keda = steps.time("keda", services::keda::provide)?;
     let mut running = steps.time("start services", || services::start(&[]))?;
 
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -40,7 +41,9 @@ fn set_up_and_test(arguments: &[String], steps: &mut Steps) -> Result<ExitCode> 
         .env("KUBEBUILDER_ASSETS", assets)
         .env("TIDEMARK_TEST_HELM", helm)
         .env(services::collector::VARIABLE, collector)
+        .env(services::keda::VARIABLE, keda)
         .env("TIDEMARK_REQUIRE_HELM", "1")
+        .env("TIDEMARK_REQUIRE_KEDA", "1")
         .env("TIDEMARK_REQUIRE_CONTROL_PLANE", "1")
         .env("TIDEMARK_REQUIRE_SERVICES", "1")
         .envs(running.iter().flat_map(|service| service.variables.iter().map(|(name, value)| (name, value))));

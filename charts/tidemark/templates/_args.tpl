@@ -32,6 +32,9 @@
 {{- if $v.opentelemetry.operator.enabled }}
 - --enable-opentelemetry-metrics=true
 {{- end }}
+{{- with include "tidemark.reasonsPort" . }}
+- --reasons-bind-address=:{{ . }}
+{{- end }}
 {{- include "tidemark.extraArgs" ($v.extraArgs).keda }}
 {{- end -}}
 

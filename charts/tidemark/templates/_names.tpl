@@ -80,6 +80,12 @@ labels:
 {{- if and .Values.metricsServer.enabled .Values.reasonsApi.enabled -}}true{{- end -}}
 {{- end -}}
 
+{{- /* The port at which the operator serves the reasons to others than those on its machine; empty where it does not. */ -}}
+{{- define "tidemark.reasonsPort" -}}
+{{- $port := .Values.reasonsApi.operator | default dict -}}
+{{- if $port.enabled -}}{{ int $port.port }}{{- end -}}
+{{- end -}}
+
 {{- /* "true" where the operator tells the APIServices of the CA; else empty. */ -}}
 {{- define "tidemark.patchesApiServices" -}}
 {{- $patching := .Values.certificates.operator.apiServicePatching | default dict -}}

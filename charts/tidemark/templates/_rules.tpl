@@ -19,6 +19,8 @@
 {{- $rules = append $rules $rule -}}
 {{- else if and (eq $grant.when "rotation") (include "tidemark.rotation" $root) -}}
 {{- $rules = append $rules $rule -}}
+{{- else if and (eq $grant.when "reasonsPort") (include "tidemark.reasonsPort" $root) -}}
+{{- $rules = append $rules $rule -}}
 {{- else if and (eq $grant.when "secretsEverywhere") (not $restrict.secret) -}}
 {{- with $restrict.namesAllowList -}}{{- $_ := set $rule "resourceNames" . -}}{{- end -}}
 {{- $rules = append $rules $rule -}}

@@ -51,7 +51,8 @@ fn pod_identity(identity: &PodIdentity, verdict: &mut Verdict) {
 fn client_credentials(oauth2: &OAuth2, verdict: &mut Verdict) {
     let path = Path::of(["spec", "oauth2"]);
     if oauth2.type_ != "clientCredentials" {
-        verdict.refuse(path.key("type"), "", "the type of oauth2 must be clientCredentials");
+        let text = format!("the type of oauth2 must be clientCredentials, not {:?}", oauth2.type_);
+        verdict.refuse(path.key("type"), "", text);
     }
     if oauth2.client_id.is_empty() {
         verdict.refuse(path.key("clientId"), "", "oauth2 needs a clientId");
@@ -64,6 +65,14 @@ fn client_credentials(oauth2: &OAuth2, verdict: &mut Verdict) {
     }
 }
 
+/// As strict as KEDA, which reads URLs as they stand: the parser mends what it can, and what is meant would be a guess.
 fn is_http(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let (path, _) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_escape = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+        && !rest.starts_with(['/', '\\'])
+        && !text.contains(|c: char| c.is_ascii_control())
+        && path.split('%').skip(1).all(is_escape)
+        && Url::parse(text).is_ok_and(|url| url.has_host())
 }

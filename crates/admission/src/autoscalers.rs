@@ -30,8 +30,10 @@ pub(crate) fn review(object: &Value, target: &Workload, view: &View<'_>, verdict
             verdict.refuse(Path::of(["spec", "scaleTargetRef", "name"]), "other-hpa", text);
         } else if configured_hpa_name(object) != Some(hpa) {
             let text = format!(
-                "to transfer the ownership of the existing HPA, spec.advanced.horizontalPodAutoscalerConfig.name must be \
-                 its name, '{hpa}'"
+                "to transfer the ownership of the existing HPA of the workload '{}' of type '{}', \
+                 spec.advanced.horizontalPodAutoscalerConfig.name must be its name, '{hpa}'",
+                target.name,
+                target.type_name()
             );
             let path = Path::of(["spec", "advanced", "horizontalPodAutoscalerConfig", "name"]);
             verdict.refuse(path, "transfer-ownership-missing-hpa-name", text);

@@ -80,7 +80,7 @@ pub enum Target<'a> {
 /// What must be read of the cluster before a review.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// The scale target, whose kind must be resolved; Deployments and StatefulSets of `apps/v1` need no discovery.
+    /// The scale target, whose kind must be resolved, unless it [is well known](Workload::is_well_known).
     pub target: Option<Workload>,
     /// [`View::target`] must hold the workload itself, and [`View::limit_ranges`] the namespace's.
     pub pods: bool,
@@ -97,6 +97,8 @@ pub struct Finding {
     pub message: String,
     /// The value of the metric label `reason`; none where KEDA has none.
     pub reason: Option<&'static str>,
+    /// Where in the text of the field the mistake is, in bytes from its start; none where it has no place of its own.
+    pub offset: Option<usize>,
 }
 
 /// The outcome of a review.
@@ -116,11 +118,11 @@ impl Verdict {
 
     fn refuse(&mut self, path: Path, reason: &'static str, message: impl Into<String>) {
         let reason = (!reason.is_empty()).then_some(reason);
-        self.errors.push(Finding { path, message: message.into(), reason });
+        self.errors.push(Finding { path, message: message.into(), reason, offset: None });
     }
 
     fn warn(&mut self, path: Path, message: impl Into<String>) {
-        self.warnings.push(Finding { path, message: message.into(), reason: None });
+        self.warnings.push(Finding { path, message: message.into(), reason: None, offset: None });
     }
 }
 
@@ -147,7 +149,8 @@ pub fn review(request: &Request<'_>, view: &View<'_>) -> Verdict {
                 scaled_object::review(request, &spec, view, &mut verdict);
             }
         }
-        "ScaledJob" if object.get("spec").is_none() => {}
+        // Its definition requires no spec.
+        "ScaledJob" if object.get("spec").is_none() => triggers::review(kind, &[], &mut verdict),
         "ScaledJob" => {
             if let Some(spec) = spec::<ScaledJobSpec>(object, &mut verdict) {
                 triggers::review(kind, &spec.triggers, &mut verdict);

@@ -43,14 +43,17 @@ fn requests(index: usize, trigger: &ScaleTriggers, workload: &Value, view: &View
         return;
     }
     let wanted = trigger.metadata.get("containerName").map(String::as_str).filter(|name| !name.is_empty());
-    let containers = workload["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
-    for container in containers {
+    let pod = &workload["spec"]["template"]["spec"];
+    // What the pod as a whole requests is no container's.
+    if wanted.is_none() && asks(&pod["resources"], resource) {
+        return;
+    }
+    for container in pod["containers"].as_array().into_iter().flatten() {
         let name = container["name"].as_str().unwrap_or_default();
         if wanted.is_some_and(|wanted| wanted != name) {
             continue;
         }
-        let resources = &container["resources"];
-        if !["requests", "limits"].iter().any(|field| is_positive(&resources[*field][resource])) {
+        if !asks(&container["resources"], resource) {
             let text = format!(
                 "the scaledobject has a {resource} trigger but the container {name} doesn't have the {resource} request \
                  defined: set resources.requests.{resource} of the container"
@@ -58,6 +61,11 @@ fn requests(index: usize, trigger: &ScaleTriggers, workload: &Value, view: &View
             verdict.refuse(Path::of(["spec", "triggers"]).index(index), "missing-requests", text);
         }
     }
+}
+
+/// Whether resources, of a container or of a pod, hold a request. A limit is one where nothing else is requested.
+fn asks(resources: &Value, resource: &str) -> bool {
+    ["requests", "limits"].iter().any(|field| is_positive(&resources[*field][resource]))
 }
 
 /// Whether a LimitRange gives containers the resource that do not ask for any.

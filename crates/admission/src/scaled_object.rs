@@ -1,12 +1,11 @@
 //! The rules for ScaledObjects.
 
 use serde_json::Value;
-use tidemark_api::{DEFAULT_HPA_PREFIX, ScaledObjectSpec};
-use tidemark_engine::composite::Modifiers;
+use tidemark_api::{DEFAULT_HPA_PREFIX, SCALED_OBJECT_LABEL, ScaledObjectSpec};
 use tidemark_engine::fallback::Behavior;
 
 use crate::triggers::{self, is_resource};
-use crate::{NAME_LIMIT, Path, Request, Target, Verdict, View, Workload, autoscalers, name, resources};
+use crate::{Finding, NAME_LIMIT, Path, Request, Target, Verdict, View, Workload, autoscalers, name, resources};
 
 pub(crate) fn review(request: &Request<'_>, spec: &ScaledObjectSpec, view: &View<'_>, verdict: &mut Verdict) {
     let object = request.object;
@@ -77,17 +76,15 @@ fn hpa_name_path(object: &Value) -> Path {
 }
 
 fn modifiers(spec: &ScaledObjectSpec, verdict: &mut Verdict) {
-    let source = spec.modifiers();
-    if let Some(source) = source {
-        let externals = spec.triggers.iter().filter(|trigger| !is_resource(&trigger.type_));
-        let names = externals.filter_map(|trigger| trigger.name.as_deref()).filter(|name| !name.is_empty());
-        if let Err(error) = Modifiers::build(source, &names.collect::<Vec<_>>()) {
-            let path = Path::of(["spec", "advanced", "scalingModifiers"]).key(error.field());
-            verdict.refuse(path, "scaling-modifiers", error.to_string());
-        }
+    if let Some(Err(error)) = spec.compile_modifiers() {
+        let path = Path::of(["spec", "advanced", "scalingModifiers"]).key(error.field());
+        let (message, reason) = (error.to_string(), Some("scaling-modifiers"));
+        verdict.errors.push(Finding { path, message, reason, offset: error.offset() });
     }
     let behavior = spec.fallback.as_ref().and_then(|fallback| fallback.behavior.as_deref()).unwrap_or_default();
-    if behavior == Behavior::ScalingModifiers.as_str() && source.is_none_or(|source| source.formula.is_empty()) {
+    if behavior == Behavior::ScalingModifiers.as_str()
+        && spec.modifiers().is_none_or(|source| source.formula.is_empty())
+    {
         let text = "fallback.behavior scalingModifiers needs spec.advanced.scalingModifiers.formula";
         verdict.refuse(Path::of(["spec", "fallback", "behavior"]), "scaling-modifiers-fallback", text);
     }
@@ -128,7 +125,8 @@ fn names(object: &Value, verdict: &mut Verdict) {
     let own = name(object);
     if own.len() > NAME_LIMIT {
         let text = format!(
-            "ScaledObject name \"{own}\" exceeds maximum length of {NAME_LIMIT} characters (it has {})",
+            "ScaledObject name \"{own}\" exceeds maximum length of {NAME_LIMIT} characters (it has {}), which the label \
+             \"{SCALED_OBJECT_LABEL}\" holds",
             own.len()
         );
         verdict.refuse(Path::of(["metadata", "name"]), "name-too-long", text);

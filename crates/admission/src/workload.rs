@@ -37,6 +37,12 @@ impl Workload {
         self.api_version == "apps/v1" && matches!(self.kind.as_str(), "Deployment" | "StatefulSet")
     }
 
+    /// Whether its kind is one that no discovery is asked for, whatever its group: as with KEDA, an object may come before
+    /// the definition of its target's kind.
+    pub fn is_well_known(&self) -> bool {
+        matches!(self.kind.as_str(), "Deployment" | "StatefulSet") && self.api_version.matches('/').count() < 2
+    }
+
     /// Group, version and kind as KEDA writes them, such as `apps/v1.Deployment`; `/v1.Pod` in the core group.
     pub fn type_name(&self) -> String {
         let core = if self.api_version.contains('/') { "" } else { "/" };
@@ -64,5 +70,17 @@ mod tests {
         assert_eq!(workload(json!({"name": "web", "kind": "", "apiVersion": ""})).unwrap(), plain);
         assert_eq!(workload(json!({"name": ""})), None);
         assert_eq!(workload(json!({"name": "x", "kind": "Pod", "apiVersion": "v1"})).unwrap().type_name(), "/v1.Pod");
+    }
+
+    #[test]
+    fn deployments_and_statefulsets_of_any_group_are_known() {
+        let known = |api_version: &str, kind: &str| {
+            let workload = Workload { api_version: api_version.into(), kind: kind.into(), name: "web".into() };
+            (workload.is_well_known(), workload.has_pods())
+        };
+        assert_eq!(known("apps/v1", "Deployment"), (true, true));
+        assert_eq!(known("apps.kruise.io/v1beta1", "StatefulSet"), (true, false));
+        assert_eq!(known("apps/v1", "deployment"), (false, false));
+        assert_eq!(known("a/b/c", "Deployment"), (false, false));
     }
 }

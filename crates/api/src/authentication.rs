@@ -51,6 +51,9 @@ pub struct AuthenticationSpec {
     /// Azure Key Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub azure_key_vault: Option<AzureKeyVault>,
+    /// An Azure application's credentials, for the triggers themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure_service_principal: Option<AzureServicePrincipal>,
     /// Google Secret Manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcp_secret_manager: Option<GcpSecretManager>,
@@ -401,6 +404,35 @@ pub struct AzureCloud {
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "keyVaultResourceURL")]
     pub key_vault_resource_url: Option<String>,
     /// URL of its authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_directory_endpoint: Option<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// An Azure application and how it logs in: with a secret or with a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AzureServicePrincipal {
+    /// Client id of the application.
+    pub client_id: String,
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<ValueFromSecret>,
+    /// Its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ValueFromSecret>,
+    /// The password of the certificate's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_password: Option<ValueFromSecret>,
+    /// Name of the cloud; the public one when unset, `Private` for one of your own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+    /// URL of the authority of a cloud of your own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_directory_endpoint: Option<String>,
     /// Fields of other versions.

@@ -95,6 +95,7 @@ fn describe(schema: &mut JSONSchemaProps, from: &JSONSchemaProps) {
 /// only that a field may be absent; and what our types take for an absent field is not for the API server to fill in.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    schema.enum_.iter_mut().for_each(|values| values.retain(|value| !value.0.is_null()));
     schema.default.take_if(|default| default.0 == false);
     for property in schema.properties.iter_mut().flat_map(|map| map.values_mut()) {
         tidy(property);

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tidemark_engine::activation::Policy;
-use tidemark_engine::composite::Source;
+use tidemark_engine::composite::{Invalid, Modifiers, Source};
 
 use crate::behavior::HpaBehavior;
 pub use crate::status::TriggerActivity;
@@ -357,6 +357,17 @@ impl ScaledObjectSpec {
             metric_type: modifiers.metric_type.as_deref().unwrap_or_default(),
         };
         source.in_use().then_some(source)
+    }
+
+    /// The scaling modifiers, compiled for the names of all triggers but those that the HPA reads by itself; `None` where
+    /// no member is set.
+    ///
+    /// # Errors
+    /// As [`Modifiers::build`].
+    pub fn compile_modifiers(&self) -> Option<Result<Modifiers, Invalid>> {
+        let externals = self.triggers.iter().filter(|trigger| !matches!(trigger.type_.as_str(), "cpu" | "memory"));
+        let names = externals.filter_map(|trigger| trigger.name.as_deref()).filter(|name| !name.is_empty());
+        Some(Modifiers::build(self.modifiers()?, &names.collect::<Vec<_>>()))
     }
 }
 

@@ -11,6 +11,8 @@ mod objects;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 pub use error::AuthError;
 pub use resolver::{Resolved, Resolver, Settings};
+pub use trigger::{Place, needs_environment};

@@ -290,6 +290,7 @@ fn refuse_unsupported(spec: &AuthenticationSpec, object: &str) -> Result<(), Aut
     let fields = [
         ("spec.hashiCorpVault", spec.hashi_corp_vault.as_ref().is_some_and(|vault| !vault.secrets.is_empty())),
         ("spec.azureKeyVault", spec.azure_key_vault.is_some()),
+        ("spec.azureServicePrincipal", spec.azure_service_principal.is_some()),
         ("spec.gcpSecretManager", spec.gcp_secret_manager.is_some()),
         ("spec.awsSecretManager", spec.aws_secret_manager.is_some()),
         (

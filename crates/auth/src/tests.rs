@@ -292,6 +292,7 @@ async fn a_source_that_cannot_be_read_yet_is_refused_by_name() {
             "spec.hashiCorpVault",
         ),
         (json!({"azureKeyVault": {"vaultUri": "https://v", "secrets": secrets}}), "spec.azureKeyVault"),
+        (json!({"azureServicePrincipal": {"clientId": "c", "tenantId": "t"}}), "spec.azureServicePrincipal"),
         (json!({"gcpSecretManager": {"secrets": secrets}}), "spec.gcpSecretManager"),
         (json!({"awsSecretManager": {"secrets": secrets}}), "spec.awsSecretManager"),
         (

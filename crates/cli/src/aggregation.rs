@@ -15,12 +15,12 @@ use tidemark_serving::front_proxy::{Access, Delegated, Error as Unreadable, Fron
 use tidemark_serving::identity::{self, Identity};
 use tidemark_serving::tls::{Clients, Policy, server_config};
 use tidemark_serving::{ExternalMetrics, MetricsSource, ReasonsApi, ReasonsSource, https};
+use tidemark_trigger::causes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::OperatorArgs;
-use crate::describe;
 use crate::metrics::OperatorMetrics;
 use crate::operator::reasons;
 
@@ -242,7 +242,7 @@ impl Prepared {
             let first = loop {
                 match serving.config() {
                     Ok(config) => break config,
-                    Err(error) => tracing::error!("the external metrics API waits: {}", describe(&error)),
+                    Err(error) => tracing::error!("the external metrics API waits: {}", causes(&*error)),
                 }
                 if shutdown.run_until_cancelled(serving.change()).await.is_none() {
                     return;
@@ -288,7 +288,7 @@ impl Serving {
                     tls.send_replace(Arc::new(config));
                     tracing::info!("the external metrics API uses new certificates or front-proxy settings");
                 }
-                Err(error) => tracing::warn!("the certificate in use stays as it was: {}", describe(&error)),
+                Err(error) => tracing::warn!("the certificate in use stays as it was: {}", causes(&*error)),
             }
         }
     }
@@ -314,7 +314,7 @@ impl Serving {
                 true
             }
             Err(error) => {
-                tracing::warn!("the cluster's front-proxy settings stay as they were: {}", describe(&error));
+                tracing::warn!("the cluster's front-proxy settings stay as they were: {}", causes(&*error));
                 false
             }
         }

@@ -12,6 +12,7 @@ pub mod manifests;
 mod merge;
 pub mod metrics;
 pub mod metrics_server;
+pub mod named_cluster;
 pub mod operator;
 pub mod probe;
 pub mod process;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use futures::future::LocalBoxFuture;
+use tidemark_trigger::causes;
 
 use args::{Cli, Command};
 
@@ -57,7 +59,7 @@ pub fn main() -> ExitCode {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     // A closed standard error is no reason for another exit code.
-    let _ = writeln!(std::io::stderr(), "tidemark: {}", describe(error));
+    let _ = writeln!(std::io::stderr(), "tidemark: {}", causes(&**error));
     ExitCode::FAILURE
 }
 
@@ -71,17 +73,6 @@ fn block_on<T>(command: LocalBoxFuture<'static, anyhow::Result<T>>) -> anyhow::R
     outcome
 }
 
-/// An error and what it came from, each in its words unless what stands before has said so.
-pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 /// Logs to standard error, in colours on a terminal only.
 fn log_to_standard_error() {
     tracing_subscriber::fmt()
@@ -91,18 +82,4 @@ fn log_to_standard_error() {
         // Where standard error is closed, saying so there would be a panic.
         .log_internal_errors(false)
         .init();
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::{Context, anyhow};
-
-    #[test]
-    fn a_cause_that_has_been_told_is_not_told_again() {
-        let error: anyhow::Result<()> = Err(anyhow!("connection refused")).context("cannot ask: connection refused");
-        assert_eq!(
-            super::describe(&error.context("no start").unwrap_err()),
-            "no start: cannot ask: connection refused"
-        );
-    }
 }

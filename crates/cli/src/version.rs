@@ -16,7 +16,7 @@ pub const COMMIT: &str = match option_env!("TIDEMARK_COMMIT") {
 /// The oldest Rust that it can be built with.
 pub const TOOLCHAIN: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
 /// The release of KEDA whose objects, values, flags and metrics it takes and gives.
-pub const KEDA: &str = "2.20";
+pub const KEDA: &str = "2.21";
 /// The oldest and the newest Kubernetes that it is for.
 pub const KUBERNETES: [&str; 2] = ["1.30", "1.37"];
 

@@ -3,7 +3,6 @@
 //!
 //! kube's own retry is switched off, because it repeats a POST after a 504: one Job wanted, five Jobs made.
 
-use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use http::header::RETRY_AFTER;
 use http::{Method, Request, Response, StatusCode, Uri};
 use kube::Client;
 use kube::client::Body;
+use tidemark_trigger::causes;
 use tower::BoxError;
 
 use crate::settings::Writes;
@@ -142,20 +142,6 @@ pub(crate) fn describe(error: &kube::Error) -> String {
         kube::Error::Service(inner) => causes(&**inner),
         other => causes(other),
     }
-}
-
-/// An error and what it came from, each in its words unless the one before has said so.
-pub(crate) fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Whether the API server says that there is no such thing.

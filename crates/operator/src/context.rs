@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::Catalogue;
 use crate::cluster::KubeCluster;
-use crate::observation::Observer;
+use crate::observation::{Observer, What, Write};
 use crate::settings::Settings;
 use crate::shared_reads::share_reads;
 use crate::snapshot::Registry;
@@ -73,5 +73,13 @@ impl Context {
             clock,
             settings,
         }
+    }
+
+    /// What is told of a write that has ended, after so long.
+    pub(crate) fn written(&self, write: Write, took: Duration, error: Option<Arc<str>>) -> What {
+        let dry_run = !self.settings.writes.are_real();
+        // What was read for it took its time, but nothing was written.
+        let took = if dry_run { Duration::ZERO } else { took };
+        What::Write { write, took, dry_run, error }
     }
 }

@@ -353,9 +353,9 @@ fn draft(what: &What) -> Option<Draft> {
         }
         What::Fetch { outcome: Err(error), .. } => Draft::warning("KEDAScalerFailed", error.to_string()),
         What::Fetch { .. } | What::Decision { .. } | What::Poll { .. } | What::Pushed { .. } | What::Hpa(_) => None,
-        What::Query { .. } => None,
+        What::Query { .. } | What::Checked { .. } => None,
         What::Defined { .. } | What::Gone | What::Paused(_) | What::Resource { .. } => None,
-        What::Write { write, error } => draft_write(write, error.as_deref()),
+        What::Write { write, error, .. } => draft_write(write, error.as_deref()),
         What::Error { stage, message } => draft_error(stage, message),
         What::Life(life) => draft_life(life),
     }
@@ -433,7 +433,8 @@ mod tests {
 
     fn scaled(cause: ScaleCause, error: Option<&str>) -> Draft {
         let write = Write::Scale { target: "apps/v1.Deployment shop/workers".into(), from: 0, to: 1, cause };
-        draft(&What::Write { write, error: error.map(Into::into) }).unwrap()
+        let (took, error) = (Duration::ZERO, error.map(Into::into));
+        draft(&What::Write { write, took, dry_run: false, error }).unwrap()
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Handle {
         }
     }
 
+    /// Whether the operator never writes, and tells of what it would write.
+    pub fn is_dry_run(&self) -> bool {
+        !self.ctx.settings.writes.are_real()
+    }
+
     /// The stream of everything that happens from now on. A receiver that falls behind loses the oldest.
     pub fn observe(&self) -> broadcast::Receiver<Arc<Observation>> {
         self.ctx.observer.subscribe()

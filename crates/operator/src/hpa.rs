@@ -192,6 +192,8 @@ fn behavior(
     configured: Option<HorizontalPodAutoscalerBehavior>,
     controls: Controls,
 ) -> Option<HorizontalPodAutoscalerBehavior> {
+    // An empty one is not none: with it the API server's defaults come into force.
+    let is_configured = configured.is_some();
     let mut behavior = configured.unwrap_or_default();
     let disable = |rules: &mut Option<HPAScalingRules>| {
         rules.get_or_insert_default().select_policy = Some("Disabled".to_owned());
@@ -202,7 +204,7 @@ fn behavior(
     if controls.scale_out_paused {
         disable(&mut behavior.scale_up);
     }
-    (behavior.scale_up.is_some() || behavior.scale_down.is_some()).then_some(behavior)
+    (is_configured || controls.scale_in_paused || controls.scale_out_paused).then_some(behavior)
 }
 
 /// What must be written so that `found` looks as `wanted`; nothing where it does already.

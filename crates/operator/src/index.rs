@@ -1,6 +1,7 @@
 //! The index: one task applies all watch events and passes on to each actor what concerns it. It starts the actors,
 //! and waits for their end; it alone knows which workload and which authentication is whose.
 
+mod counted;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,10 @@ use crate::authentications::{self, AuthenticationKey};
 use crate::claims::{Claimants, HpaClaims, Rank, Rival};
 use crate::context::Context;
 use crate::hpa::HpaView;
-use crate::observation::{ObjectKey, Stage, What};
+use crate::observation::{ObjectKey, ResourceKind, Stage, What};
 use crate::snapshot::Entry;
 use crate::watches::{self, Change, Kind, Subject, Watch};
+use counted::Counted;
 use links::{Needs, TargetKind, WorkloadKey};
 
 /// Pause before an actor that panicked is started anew, and before a failed write on an authentication is repeated.
@@ -84,8 +86,10 @@ struct Index {
     listing: BTreeMap<Arc<Watch>, BTreeSet<(String, String)>>,
     /// Watches whose first list is complete.
     listed: BTreeSet<Arc<Watch>>,
-    /// How many watches there are.
+    /// How many watches the work needs.
     watches: usize,
+    /// What is counted, and nothing else.
+    counted: Counted,
     actors: JoinSet<(Arc<Entry>, bool)>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Authentications whose list of users may be wrong, or which wait for their finalizer to go.
@@ -97,8 +101,10 @@ struct Index {
 /// Runs until `shutdown` is cancelled; then ends all actors and waits for them.
 pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) -> Result<(), Error> {
     let mut changes = watches::all(&ctx.client, &ctx.settings);
+    let needed = changes.len();
+    changes.extend(watches::counted(&ctx.client, &ctx.settings));
     let stop_actors = shutdown.child_token();
-    let mut index = Index::new(ctx, stop_actors.clone(), changes.len());
+    let mut index = Index::new(ctx, stop_actors.clone(), needed);
     let result = loop {
         tokio::select! {
             biased;
@@ -126,6 +132,7 @@ impl Index {
     fn new(ctx: Arc<Context>, shutdown: CancellationToken, watches: usize) -> Self {
         Self {
             watches,
+            counted: Counted::default(),
             ctx,
             shutdown,
             objects: BTreeMap::new(),
@@ -156,7 +163,9 @@ impl Index {
                 if let Some(seen) = self.listing.remove(&watch) {
                     self.forget_unlisted(&watch, &seen);
                 }
-                self.listed.insert(watch);
+                if !matches!(watch.kind, Kind::Counted(_)) {
+                    self.listed.insert(watch);
+                }
                 if self.listed.len() == self.watches {
                     self.ctx.synced.send_replace(true);
                 }
@@ -168,6 +177,7 @@ impl Index {
 
     fn apply(&mut self, kind: Kind, subject: Subject, at_start: bool) {
         match (kind, subject) {
+            (Kind::Counted(kind), Subject::Object(object)) => self.counted.apply(&self.ctx, kind, &object),
             (_, Subject::Object(object)) => self.apply_object(*object, at_start),
             (_, Subject::Hpa(hpa)) => self.pass_hpa(&hpa, false),
             (Kind::Authentications(kind), Subject::Meta(meta)) => self.apply_authentication(kind, &meta, at_start),
@@ -194,6 +204,7 @@ impl Index {
                 let keys = self.present.iter().filter(|key| key.kind == kind);
                 keys.map(|key| (key.namespace.clone(), key.name.clone())).collect()
             }
+            Kind::Counted(kind) => self.counted.names(kind),
             kind => {
                 let keys = self.workloads.keys().filter(|key| key.0 == TargetKind::Watched(kind));
                 keys.map(|key| (key.1.clone(), key.2.clone())).collect()
@@ -223,6 +234,7 @@ impl Index {
                     self.send_all(&objects, || Message::Authentication);
                 }
             }
+            Kind::Counted(kind) => self.counted.forget(&self.ctx, kind, ObjectKey { namespace, name }),
             kind => {
                 // Its version is not known where the objects came after it; they have read it all the same.
                 let key = (TargetKind::Watched(kind), namespace, name);
@@ -357,7 +369,8 @@ impl Index {
 
     fn tell_authentication(&self, key: &AuthenticationKey, here: bool) {
         let object = Arc::new(ObjectKey::new(&*key.namespace, &*key.name));
-        self.ctx.observer.tell(&object, &"".into(), 0, What::Resource { kind: key.kind, here });
+        let what = What::Resource { kind: ResourceKind::Authentication(key.kind), here, triggers: Arc::default() };
+        self.ctx.observer.tell(&object, &"".into(), 0, what);
     }
 
     fn send_all(&self, objects: &[Arc<ObjectKey>], message: impl Fn() -> Message) {

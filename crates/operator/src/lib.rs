@@ -41,8 +41,8 @@ pub use crate::cluster::KubeCluster;
 use crate::context::Context;
 pub use crate::handle::{Handle, MetricError, MetricValue};
 pub use crate::observation::{
-    Asker, Definition, HpaCondition, HpaMetric, HpaSeen, Life, ObjectKey, Observation, ScaleCause, Seen, Stage, What,
-    Write,
+    Asker, Definition, HpaCondition, HpaMetric, HpaSeen, Life, ObjectKey, Observation, ResourceKind, ScaleCause, Seen,
+    Stage, What, Write,
 };
 pub use crate::settings::{Settings, Writes};
 pub use crate::snapshot::{Detail, Snapshot, TriggerView};

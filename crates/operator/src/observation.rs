@@ -115,6 +115,15 @@ pub struct HpaMetric {
     pub average_utilization: Option<i32>,
 }
 
+/// Custom resources that are told of because they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceKind {
+    Authentication(AuthenticationKind),
+    ScaledJob,
+    CloudEventSource,
+    ClusterCloudEventSource,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
@@ -130,8 +139,9 @@ pub enum What {
     Pushed { trigger: usize },
     /// The object's HPA is new, or its state has changed.
     Hpa(Arc<HpaSeen>),
-    /// A custom resource that is not scaled has come or gone: an authentication.
-    Resource { kind: AuthenticationKind, here: bool },
+    /// A custom resource on which nothing is scaled here has come or gone. Of a ScaledJob it is also told when its
+    /// triggers change; `triggers` are their types.
+    Resource { kind: ResourceKind, here: bool, triggers: Arc<[Arc<str>]> },
     /// A trigger was read, or could not be.
     Fetch {
         trigger: usize,
@@ -165,8 +175,23 @@ pub enum What {
         /// What the decision rests on.
         metrics: Arc<[Seen]>,
     },
-    /// Something was written to the API server, or the write failed.
-    Write { write: Write, error: Option<Arc<str>> },
+    /// A check of the object has ended: of its finalizer, its target, its triggers and its HPA.
+    Checked {
+        /// Without the wait for its turn.
+        took: Duration,
+        /// The object is not ready, or nothing could be known.
+        failed: bool,
+    },
+    /// Something was written to the API server, or the write failed; in a dry run it would have been.
+    Write {
+        write: Write,
+        /// From the first request for it to the last answer: what is read for it, and what is repeated after conflicts,
+        /// included. Zero in a dry run.
+        took: Duration,
+        /// Nothing was sent: the operator never writes.
+        dry_run: bool,
+        error: Option<Arc<str>>,
+    },
     /// Something went wrong.
     Error { stage: Stage, message: Arc<str> },
     /// The object's life.
@@ -204,6 +229,31 @@ pub enum Write {
     },
     /// The object's own status.
     Status,
+    /// The finalizer and the label of the object, whichever it lacked.
+    FinalizerAdded,
+    /// The finalizer, taken off an object that is being deleted.
+    FinalizerRemoved,
+}
+
+impl Write {
+    /// What kind of thing is written, in a word that does not change.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Scale { .. } => "scale",
+            Self::HpaCreated { .. } | Self::HpaUpdated { .. } | Self::HpaDeleted { .. } => "hpa",
+            Self::Status => "status",
+            Self::FinalizerAdded | Self::FinalizerRemoved => "finalizer",
+        }
+    }
+
+    /// What is done with it: `create`, `update` or `delete`.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::HpaCreated { .. } | Self::FinalizerAdded => "create",
+            Self::Scale { .. } | Self::HpaUpdated { .. } | Self::Status => "update",
+            Self::HpaDeleted { .. } | Self::FinalizerRemoved => "delete",
+        }
+    }
 }
 
 /// Why the target's replicas were written.

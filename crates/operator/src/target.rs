@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::core::GroupVersion;
+use kube::discovery::pinned_group;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidemark_api::ScaleTarget;
@@ -88,8 +90,8 @@ fn fields(value: &Value, names: &[&str]) -> Value {
 /// Why a scale target cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
-    #[error("the API server knows no kind {kind} in {api_version}: {message}")]
-    UnknownKind { api_version: String, kind: String, message: String },
+    #[error("the API server knows no kind {kind} in {api_version}")]
+    UnknownKind { api_version: String, kind: String },
     #[error("{0}")]
     Missing(String),
     #[error("{0}")]
@@ -145,13 +147,19 @@ impl Kinds {
 
     async fn discover(&self, client: &Client, api_version: &str, kind: &str) -> Result<Arc<Resource>, TargetError> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let gvk = GroupVersionKind::gvk(group, version, kind);
-        let found = kube::discovery::pinned_kind(client, &gvk).await.map_err(|error| TargetError::UnknownKind {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-            message: client::describe(&error),
+        let unknown = || TargetError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let served = pinned_group(client, &GroupVersion::gv(group, version)).await.map_err(|error| {
+            // The group is served in other versions, or not at all.
+            if matches!(error, kube::Error::Discovery(_)) || client::is_absent(&error) {
+                unknown()
+            } else {
+                TargetError::Unreadable(client::describe(&error))
+            }
         })?;
-        let resource = Arc::new(Resource::from(found.0));
+        // The HPA controller takes kinds in small letters, too.
+        let mut resources = served.versioned_resources(version).into_iter().map(|(resource, _)| resource);
+        let found = resources.find(|known| known.kind == kind || known.kind.to_lowercase() == kind);
+        let resource = Arc::new(Resource::from(found.ok_or_else(unknown)?));
         let key = (api_version.to_owned(), kind.to_owned());
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, resource.clone());
         Ok(resource)
@@ -159,8 +167,8 @@ impl Kinds {
 
     /// Asks again next time: a kind whose requests find nothing may be served elsewhere now.
     fn forget(&self, resource: &ApiResource) {
-        let key = (resource.api_version.clone(), resource.kind.clone());
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, known| known.api != *resource);
     }
 }
 

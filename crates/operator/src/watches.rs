@@ -13,16 +13,20 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tidemark_api::{
-    AuthenticationKind, ClusterTriggerAuthentication, SCALED_OBJECT_LABEL, ScaledObject, TriggerAuthentication,
+    AuthenticationKind, CloudEventSource, ClusterCloudEventSource, ClusterTriggerAuthentication, SCALED_OBJECT_LABEL,
+    ScaledJob, ScaledObject, TriggerAuthentication,
 };
+use tidemark_trigger::causes;
 
-use crate::client;
+use crate::observation::ResourceKind;
 use crate::settings::Settings;
 
 /// Pause after the first failure of a watch; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The same for what is only counted: a cluster may lack these kinds for good.
+const LONGEST_PAUSE_OF_COUNTED: Duration = Duration::from_secs(300);
 
 /// One event of one watch.
 pub(crate) struct Change {
@@ -45,11 +49,13 @@ pub(crate) enum Kind {
     Deployments,
     StatefulSets,
     Authentications(AuthenticationKind),
+    /// What is told of, and nothing else: no work waits for it.
+    Counted(ResourceKind),
 }
 
 /// What an event is about.
 pub(crate) enum Subject {
-    /// A ScaledObject, not yet decoded: one that cannot be must not hide the others.
+    /// A ScaledObject, or what is counted, not yet decoded: one that cannot be must not hide the others.
     Object(Box<DynamicObject>),
     Hpa(Box<HorizontalPodAutoscaler>),
     /// A workload or an authentication, of which only the metadata is watched.
@@ -58,12 +64,9 @@ pub(crate) enum Subject {
 
 type Changes = BoxStream<'static, Change>;
 
-/// All watches. The stream does not end.
+/// The watches that the work needs. The stream does not end.
 pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
-    let scopes: Vec<Option<String>> = match settings.watch_namespaces.as_slice() {
-        [] => vec![None],
-        namespaces => namespaces.iter().cloned().map(Some).collect(),
-    };
+    let scopes = scopes(settings);
     let selector = settings.selector.as_deref().unwrap_or_default();
     let labelled = [SCALED_OBJECT_LABEL, selector].into_iter().filter(|label| !label.is_empty());
     let hpa_selector = labelled.collect::<Vec<_>>().join(",");
@@ -71,11 +74,7 @@ pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
     let mut watches = Vec::new();
     for scope in &scopes {
         let resource = ApiResource::erase::<ScaledObject>(&());
-        let objects: Api<DynamicObject> = match scope {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        watches.push(watch(objects, Kind::ScaledObjects, scope, selector, |object| Subject::Object(Box::new(object))));
+        watches.push(dynamic(client, &resource, Kind::ScaledObjects, scope, selector));
         let hpas: Api<HorizontalPodAutoscaler> = api(client, scope);
         watches.push(watch(hpas, Kind::Hpas, scope, &hpa_selector, |hpa| Subject::Hpa(Box::new(hpa))));
         watches.push(metadata::<Deployment>(client, Kind::Deployments, scope, ""));
@@ -87,6 +86,36 @@ pub(crate) fn all(client: &Client, settings: &Settings) -> SelectAll<Changes> {
     let cluster = Api::<PartialObjectMeta<ClusterTriggerAuthentication>>::all(client.clone());
     watches.push(watch(cluster, kind, &None, authentications, |object| Subject::Meta(Box::new(object.metadata))));
     stream::select_all(watches)
+}
+
+/// The watches of what is only counted: two of each namespace, or of all, and one of the cluster.
+pub(crate) fn counted(client: &Client, settings: &Settings) -> Vec<Changes> {
+    let selector = settings.selector.as_deref().unwrap_or_default();
+    let (jobs, sources) = (ApiResource::erase::<ScaledJob>(&()), ApiResource::erase::<CloudEventSource>(&()));
+    let of_cluster = ApiResource::erase::<ClusterCloudEventSource>(&());
+    let kind = Kind::Counted(ResourceKind::ClusterCloudEventSource);
+    let mut watches = vec![dynamic(client, &of_cluster, kind, &None, "")];
+    for scope in &scopes(settings) {
+        watches.push(dynamic(client, &jobs, Kind::Counted(ResourceKind::ScaledJob), scope, selector));
+        watches.push(dynamic(client, &sources, Kind::Counted(ResourceKind::CloudEventSource), scope, ""));
+    }
+    watches
+}
+
+/// The namespaces to watch; all of them at once without one.
+fn scopes(settings: &Settings) -> Vec<Option<String>> {
+    match settings.watch_namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    }
+}
+
+fn dynamic(client: &Client, resource: &ApiResource, kind: Kind, scope: &Option<String>, label: &str) -> Changes {
+    let api: Api<DynamicObject> = match scope {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    watch(api, kind, scope, label, |object| Subject::Object(Box::new(object)))
 }
 
 fn api<K>(client: &Client, scope: &Option<String>) -> Api<K>
@@ -138,8 +167,12 @@ where
                     Err(error) => {
                         failures += 1;
                         let (kind, namespace) = (watch.kind, &watch.namespace);
-                        tracing::warn!(?kind, ?namespace, error = client::causes(&error), "{}", said_of(&error));
-                        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures - 1)).min(LONGEST_PAUSE);
+                        tracing::warn!(?kind, ?namespace, error = causes(&error), "{}", said_of(&error));
+                        let longest = match kind {
+                            Kind::Counted(_) => LONGEST_PAUSE_OF_COUNTED,
+                            _ => LONGEST_PAUSE,
+                        };
+                        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures - 1)).min(longest);
                         tokio::time::sleep(pause).await;
                     }
                 }

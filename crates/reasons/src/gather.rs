@@ -230,7 +230,7 @@ fn metric_seen(seen: &Seen) -> MetricSeen {
 
 fn change(turn: &Turn) -> Change {
     let reasons = match (turn.by, &turn.cause) {
-        (Author::Operator, Some(cause)) => why_written(cause, turn),
+        (Author::Operator | Author::DryRun, Some(cause)) => why_written(cause, turn),
         (Author::Hpa, _) => why_by_hpa(turn),
         _ => Vec::new(),
     };
@@ -314,8 +314,10 @@ fn write(written: &Written) -> WriteSeen {
         Write::HpaUpdated { name } => format!("HPA {name} updated"),
         Write::HpaDeleted { name } => format!("HPA {name} deleted"),
         Write::Status => "the status".to_owned(),
+        Write::FinalizerAdded | Write::FinalizerRemoved => "the finalizer".to_owned(),
     };
-    WriteSeen { time: written.time, what, error: written.error.as_ref().map(ToString::to_string) }
+    let error = written.error.as_ref().map(ToString::to_string);
+    WriteSeen { time: written.time, what, dry_run: written.dry_run, error }
 }
 
 fn hpa(seen: &HpaSeen) -> Hpa {

@@ -75,6 +75,8 @@ pub(crate) type Grounds = (Arc<[Reason]>, Arc<[Seen]>);
 pub(crate) struct Written {
     pub(crate) time: Timestamp,
     pub(crate) write: Write,
+    /// Nothing was sent.
+    pub(crate) dry_run: bool,
     pub(crate) error: Option<Arc<str>>,
 }
 
@@ -154,12 +156,13 @@ impl Past {
                     Kept { first: time, last: time, count: 1, evaluation, active, replicas, action, reasons, metrics };
                 self.keep(kept, room);
             }
-            What::Write { write, error } => self.on_write(time, write, error.as_ref()),
+            What::Write { write, dry_run, error, .. } => self.on_write(time, (write, *dry_run), error.as_ref()),
             What::Hpa(seen) => self.on_hpa(time, seen),
             What::Error { stage, message } => self.fail(time, about(stage), kind_of(stage), message),
             What::Life(life) => self.on_life(life),
             What::Query { .. } => self.queried = Some(time),
-            What::Pushed { .. } | What::Paused(_) | What::Gone | What::Resource { .. } => {}
+            What::Pushed { .. } | What::Paused(_) | What::Checked { .. } => {}
+            What::Gone | What::Resource { .. } => {}
         }
     }
 
@@ -209,7 +212,7 @@ impl Past {
         }
     }
 
-    fn on_write(&mut self, time: Timestamp, write: &Write, error: Option<&Arc<str>>) {
+    fn on_write(&mut self, time: Timestamp, (write, dry_run): (&Write, bool), error: Option<&Arc<str>>) {
         let about = match write {
             Write::Scale { .. } => About::Scale,
             Write::HpaCreated { .. } | Write::HpaUpdated { .. } | Write::HpaDeleted { .. } => About::Hpa,
@@ -218,6 +221,8 @@ impl Past {
                     self.mend(|about| about == About::StatusUpdate)
                 };
             }
+            // Where that fails, the check or the deletion does, and tells of it.
+            Write::FinalizerAdded | Write::FinalizerRemoved => return,
         };
         match error {
             None => self.mend(|known| known == about),
@@ -227,9 +232,10 @@ impl Past {
             self.replicas = Some(*to);
             let (from, cause) = (Some(*from).filter(|from| *from >= 0), Some(cause.clone()));
             let decided = self.decided();
-            self.turn(Turn { time, from, to: *to, by: Author::Operator, cause, decided, hpa: None });
+            let by = if dry_run { Author::DryRun } else { Author::Operator };
+            self.turn(Turn { time, from, to: *to, by, cause, decided, hpa: None });
         }
-        push(&mut self.written, Written { time, write: write.clone(), error: error.cloned() });
+        push(&mut self.written, Written { time, write: write.clone(), dry_run, error: error.cloned() });
     }
 
     fn on_hpa(&mut self, time: Timestamp, seen: &Arc<HpaSeen>) {
@@ -460,6 +466,21 @@ mod tests {
             told("08:05:01", hpa(Some("07:00:00"), 4)),
         ];
         assert_eq!(turns(&told), [("2026-01-05T08:05:00Z".to_owned(), Some(1), 4, Author::Other)]);
+    }
+
+    #[test]
+    fn what_a_dry_run_would_have_changed_is_nobodys_change() {
+        let cause = ScaleCause::Activated { metrics: vec!["s0-q".into()], forced: false };
+        let write = Write::Scale { target: "apps/v1.Deployment shop/orders".into(), from: 0, to: 1, cause };
+        let would = What::Write { write, took: Duration::ZERO, dry_run: true, error: None };
+        let status = What::Write { write: Write::Status, took: Duration::ZERO, dry_run: true, error: None };
+        // The operator goes on as if it were so.
+        let told = [decided(0), would, status, decided(1)];
+        let observations = told.map(|what| super::tests::told("08:00:00", what));
+        assert_eq!(turns(&observations), [("2026-01-05T08:00:00Z".to_owned(), Some(0), 1, Author::DryRun)]);
+        let mut past = Past::new("1".into(), at("08:00:00"));
+        observations.iter().for_each(|observation| past.on(observation, 8));
+        assert_eq!(past.written.iter().map(|written| written.dry_run).collect::<Vec<_>>(), [true]);
     }
 
     #[test]

@@ -355,9 +355,11 @@ pub struct Change {
 pub enum Author {
     /// Tidemark's operator: between zero, idle and the minimum, by a pause, by deletion.
     Operator,
+    /// Nobody: a dry run of the operator would have.
+    DryRun,
     /// The HPA controller, for the object's HPA.
     Hpa,
-    /// Neither.
+    /// None of these.
     #[default]
     Other,
 }
@@ -420,6 +422,9 @@ pub struct WriteSeen {
     pub time: Timestamp,
     /// What was written, in words.
     pub what: String,
+    /// Nothing was: a dry run would have written it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -3,24 +3,24 @@
 //! A review that is not understood is answered with 400, one that cannot be judged in time with 503 or 504; what comes of
 //! these is up to the `failurePolicy` of the webhook configuration. Everything else is a verdict.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use tidemark_admission::{Finding, Verdict};
 use tidemark_api::{EVENTING_GROUP, GROUP, VERSION};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tower::{BoxError, Service};
+use tower::BoxError;
 
 use crate::reply;
+use crate::service::service;
 
 /// The group and version of the reviews.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -72,7 +72,7 @@ pub const WEBHOOKS: [Webhook; 6] = [
         resource: "triggerauthentications",
     },
     Webhook {
-        name: "vclustertriggerauthentication.kb.io",
+        name: "vsclustertriggerauthentication.kb.io",
         path: "/validate-keda-sh-v1alpha1-clustertriggerauthentication",
         group: GROUP,
         kind: "ClusterTriggerAuthentication",
@@ -206,26 +206,11 @@ impl AdmissionReviews {
     }
 }
 
-impl<B> Service<Request<B>> for AdmissionReviews
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        let (head, body) = request.into_parts();
-        let body = async move { Ok(Limited::new(body, BODY_LIMIT).collect().await?.to_bytes()) };
-        Box::pin(async move { Ok(this.answer(head, Box::pin(body)).await.map(Full::new)) })
-    }
-}
+service!(AdmissionReviews, [B: Body<Data = Bytes> + Send + 'static, B::Error: Into<BoxError>], Full<Bytes>, |this, request| {
+    let (head, body) = request.into_parts();
+    let body = async move { Ok(Limited::new(body, BODY_LIMIT).collect().await?.to_bytes()) };
+    this.answer(head, Box::pin(body)).await.map(Full::new)
+});
 
 /// Why there is no verdict.
 enum Failure {
@@ -323,6 +308,7 @@ fn response(uid: String, verdict: &Verdict) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use tower::ServiceExt;
 
     use super::*;

@@ -6,25 +6,23 @@
 mod documents;
 mod selector;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tower::Service;
 
 use crate::described;
-use crate::front_proxy::{Access, Attributes};
-use crate::https::PeerCertificates;
+use crate::front_proxy::Access;
 use crate::reasons_api::{ReasonsApi, reasons_path};
 use crate::reply::{self, Form};
+use crate::service::{path, service};
 use selector::{BadSelector, object_of};
 
 /// The API group.
@@ -77,30 +75,29 @@ impl ExternalMetrics {
     }
 
     async fn answer(self, head: http::request::Parts) -> Response<Bytes> {
-        let path = match head.uri.path() {
-            "/" => "/",
-            path => path.trim_end_matches('/'),
-        };
+        let path = path(&head.uri);
         if HEALTH.contains(&path) {
-            return Response::new(Bytes::from_static(b"ok"));
+            return healthy();
         }
-        let attributes = Attributes::of(&head.method, path);
-        let peer = head.extensions.get::<PeerCertificates>();
-        if let Err(denied) = self.access.check(peer, &head.headers, &attributes).await {
-            return denied.response();
+        if let Some(refusal) = self.access.refusal(&head, path).await {
+            return refusal;
         }
-        if head.method != Method::GET && head.method != Method::HEAD {
-            return reply::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is served here");
-        }
+        let reads = matches!(head.method, Method::GET | Method::HEAD);
         let groups: Vec<_> =
             [&*documents::DESCRIBED].into_iter().chain(self.reasons.as_ref().map(ReasonsApi::described)).collect();
         if let Some(document) = described::find(path, &head.headers, documents::TITLE, &groups) {
-            return document;
+            return if reads { document } else { not_allowed() };
         }
         if let Some(reasons) = self.reasons.as_ref().filter(|_| reasons_path(path).is_some()) {
             return reasons.answer(path, &head).await;
         }
         match metric_path(path) {
+            Some(_) if !reads => not_allowed(),
+            Some(_) if is_watch(head.uri.query().unwrap_or_default()) => {
+                let details = json!({"group": GROUP, "kind": "*"});
+                let message = format!("watch is not supported on resources of kind \"*.{GROUP}\"");
+                reply::failure_with(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message, details)
+            }
             Some((namespace, metric)) => {
                 let answer = self.value(&namespace, &metric, head.uri.query().unwrap_or_default());
                 let answer = tokio::time::timeout(LONGEST, answer).await;
@@ -108,7 +105,8 @@ impl ExternalMetrics {
                 reply::in_form(answer.unwrap_or_else(|_| late()), Form::asked(&head.headers))
             }
             None => {
-                reply::failure(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+                let message = "the server could not find the requested resource";
+                reply::failure_with(StatusCode::NOT_FOUND, "NotFound", message, json!({}))
             }
         }
     }
@@ -130,20 +128,26 @@ impl ExternalMetrics {
     }
 }
 
-impl<B: Send + 'static> Service<Request<B>> for ExternalMetrics {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+service!(ExternalMetrics, [B: Send + 'static], Full<Bytes>, |this, request| {
+    let (head, _) = request.into_parts();
+    this.answer(head).await.map(Full::new)
+});
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
+fn healthy() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(b"ok"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        let (head, _) = request.into_parts();
-        Box::pin(async move { Ok(this.answer(head).await.map(Full::new)) })
-    }
+fn not_allowed() -> Response<Bytes> {
+    let message = "the server does not allow this method on the requested resource";
+    reply::failure_with(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message, json!({}))
+}
+
+/// Whether a query wants to be told of changes, which values have none of.
+fn is_watch(query: &str) -> bool {
+    let wants = |value: &str| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    url::form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "watch" && wants(&value))
 }
 
 fn list(values: &[ExternalMetric]) -> serde_json::Value {
@@ -178,6 +182,7 @@ pub(crate) fn metric_path(path: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 

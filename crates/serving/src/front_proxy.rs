@@ -13,14 +13,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub(crate) use attributes::Attributes;
+use attributes::Attributes;
 use belief::Beliefs;
 use callers::{Trust, User};
 pub use settings::{Error, FrontProxy};
@@ -85,33 +87,31 @@ pub struct Delegated {
 
 /// Why a request is turned away.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
+enum Denied {
     Unauthorized,
-    Forbidden(String),
+    /// The message, and what was asked for.
+    Forbidden(String, Value),
     Unknown(String),
 }
 
 impl Denied {
-    pub(crate) fn response(self) -> Response<Bytes> {
+    fn response(self) -> Response<Bytes> {
         match self {
             Self::Unauthorized => reply::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"),
-            Self::Forbidden(message) => reply::failure(StatusCode::FORBIDDEN, "Forbidden", &message),
+            Self::Forbidden(message, details) => {
+                reply::failure_with(StatusCode::FORBIDDEN, "Forbidden", &message, details)
+            }
             Self::Unknown(message) => reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message),
         }
     }
 }
 
 impl Access {
-    pub(crate) async fn check(
-        &self,
-        peer: Option<&PeerCertificates>,
-        headers: &HeaderMap,
-        attributes: &Attributes,
-    ) -> Result<(), Denied> {
-        match self {
-            Self::Open => Ok(()),
-            Self::Delegated(delegated) => delegated.check(peer, headers, attributes).await,
-        }
+    /// The answer to a request for `path` whose caller may not make it; none where it passes.
+    pub(crate) async fn refusal(&self, head: &Parts, path: &str) -> Option<Response<Bytes>> {
+        let Self::Delegated(delegated) = self else { return None };
+        let (peer, attributes) = (head.extensions.get::<PeerCertificates>(), Attributes::of(&head.method, path));
+        delegated.check(peer, &head.headers, &attributes).await.err().map(Denied::response)
     }
 }
 
@@ -169,7 +169,10 @@ impl Delegated {
                 allowed
             }
         };
-        if allowed { Ok(()) } else { Err(Denied::Forbidden(attributes.refusal(&user.name))) }
+        match allowed {
+            true => Ok(()),
+            false => Err(Denied::Forbidden(attributes.refusal(&user.name), attributes.details())),
+        }
     }
 
     /// The user whose bearer token comes with a request.

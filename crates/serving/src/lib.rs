@@ -13,6 +13,7 @@ pub mod plain;
 pub mod reasons_api;
 mod reply;
 pub mod rotation;
+mod service;
 pub mod tls;
 
 pub use external_metrics::{ExternalMetric, ExternalMetrics, MetricsSource, Values};

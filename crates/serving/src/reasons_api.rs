@@ -7,7 +7,6 @@ mod table;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,14 +18,13 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
 use crate::described::{self, Described, Parameter, operation_v2, operation_v3};
-use crate::front_proxy::{Access, Attributes};
+use crate::front_proxy::Access;
 use crate::guard;
-use crate::https::PeerCertificates;
 use crate::plain;
 use crate::reply::{self, Form};
+use crate::service::{path, service};
 
 /// The API group.
 pub const GROUP: &str = "reasons.tidemark.dev";
@@ -92,14 +90,9 @@ impl ReasonsApi {
         if let Some(message) = guard::stranger(authority, &head.headers).filter(|_| self.only_loopback) {
             return reply::failure(StatusCode::FORBIDDEN, "Forbidden", message);
         }
-        let path = match head.uri.path() {
-            "/" => "/",
-            path => path.trim_end_matches('/'),
-        };
-        let attributes = Attributes::of(&head.method, path);
-        let peer = head.extensions.get::<PeerCertificates>();
-        if let Err(denied) = self.access.check(peer, &head.headers, &attributes).await {
-            return denied.response();
+        let path = path(&head.uri);
+        if let Some(refusal) = self.access.refusal(&head, path).await {
+            return refusal;
         }
         if head.method != Method::GET && head.method != Method::HEAD {
             return reply::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is served here");
@@ -137,21 +130,10 @@ impl ReasonsApi {
     }
 }
 
-impl<B: Send + 'static> Service<Request<B>> for ReasonsApi {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        let (head, _) = request.into_parts();
-        Box::pin(async move { Ok(this.respond(head).await.map(Full::new)) })
-    }
-}
+service!(ReasonsApi, [B: Send + 'static], Full<Bytes>, |this, request| {
+    let (head, _) = request.into_parts();
+    this.respond(head).await.map(Full::new)
+});
 
 /// Namespace and name of a path of the API; none of a namespace where all are asked for, none of a name for lists.
 /// Access is asked for what this gives, and nothing else is answered.

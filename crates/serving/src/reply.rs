@@ -57,12 +57,20 @@ pub(crate) fn in_form(response: Response<Bytes>, form: Form) -> Response<Bytes> 
 
 /// A `Status` of failure, as the API server writes it.
 pub(crate) fn failure(status: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
+    failure_with(status, reason, message, Value::Null)
+}
+
+/// The same with details of what was asked for, which the API server gives with some reasons, be they empty.
+pub(crate) fn failure_with(status: StatusCode, reason: &str, message: &str, details: Value) -> Response<Bytes> {
     let mut body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "code": status.as_u16(),
     });
     if !reason.is_empty() {
         body["reason"] = reason.into();
+    }
+    if !details.is_null() {
+        body["details"] = details;
     }
     json(status, &body)
 }

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tidemark_api::AuthenticationKind;
 use tidemark_engine::quantity;
-use tidemark_operator::{Definition, Life, ObjectKey, Observation, Seen, Snapshot, Stage, What};
+use tidemark_operator::{Asker, Definition, Life, ObjectKey, Observation, ResourceKind, Seen, Snapshot, Stage, What};
 use tidemark_trigger::door::Hop;
 use tidemark_trigger::{Reading, SourceError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalogue::operator::{CONTROLLER, RECONCILE_ERRORS, RECONCILE_SECONDS, RECONCILES};
 use crate::series::{Asked, Kind, Object, Place, Series};
 
 /// What the composite metric of scaling modifiers has in place of a scaler's name.
@@ -25,6 +27,8 @@ pub struct Recorder {
     scaler_name: fn(&str) -> Option<&'static str>,
     /// The scalers' names of each object, in the order of its triggers.
     objects: HashMap<Arc<ObjectKey>, Arc<[Arc<str>]>>,
+    /// The types of the triggers of each ScaledJob.
+    jobs: HashMap<Arc<ObjectKey>, Arc<[Arc<str>]>>,
     /// Names of scalers that many objects share.
     names: HashMap<String, Arc<str>>,
 }
@@ -32,7 +36,7 @@ pub struct Recorder {
 impl Recorder {
     /// `scaler_name` gives KEDA's name of the scaler of a trigger type, for triggers without a name.
     pub fn new(series: Series, scaler_name: fn(&str) -> Option<&'static str>) -> Self {
-        Self { series, scaler_name, objects: HashMap::new(), names: HashMap::new() }
+        Self { series, scaler_name, objects: HashMap::new(), jobs: HashMap::new(), names: HashMap::new() }
     }
 
     /// Records until the observations end or `shutdown` is cancelled. What comes too fast is counted as lost, and
@@ -77,15 +81,34 @@ impl Recorder {
             What::Poll { late } => {
                 self.series.object(&place, now, |object| {
                     object.lateness = Some(late.as_secs_f64());
-                    object.evaluations += 1;
+                    (object.evaluation, object.evaluations) = (observation.evaluation, object.evaluations + 1);
                 });
             }
-            What::Pushed { .. } => self.series.object(&place, now, |object| object.evaluations += 1),
-            What::Resource { kind, here } => {
+            What::Pushed { .. } => self.series.object(&place, now, |object| {
+                (object.evaluation, object.evaluations) = (observation.evaluation, object.evaluations + 1);
+            }),
+            What::Resource { kind: ResourceKind::ScaledJob, here, triggers } => {
+                self.count_job(&place.key, here.then(|| triggers.clone()));
+            }
+            What::Resource { kind, here, .. } => {
                 let by = if *here { 1 } else { -1 };
                 self.series.count_resource(resource(*kind), &observation.object.namespace, by);
             }
-            What::Fetch { trigger, trigger_type, name: given, metrics, outcome, took, requests, empties, .. } => {
+            What::Fetch {
+                asked_by,
+                trigger,
+                trigger_type,
+                name: given,
+                metrics,
+                outcome,
+                took,
+                requests,
+                empties,
+                ..
+            } => {
+                if *asked_by == Asker::Hpa {
+                    self.ask(&place, now, observation.evaluation);
+                }
                 let name = self.scaler(&place.key, *trigger);
                 let of = Asked {
                     index: *trigger,
@@ -123,8 +146,29 @@ impl Recorder {
                     self.series.object(&place, now, Object::rest);
                 }
             }
+            What::Checked { took, failed } => self.check(*took, *failed),
             What::Error { .. } | What::Write { .. } | What::Life(_) | What::Hpa(_) | What::Query { .. } => {}
         }
+    }
+
+    /// Counts a request of the HPA with which an evaluation has begun, before the poll that was to begin it.
+    fn ask(&self, place: &Place, now: Timestamp, evaluation: u64) {
+        self.series.object(place, now, |object| {
+            if object.evaluation < evaluation {
+                (object.evaluation, object.evaluations) = (evaluation, object.evaluations + 1);
+                object.lateness = Some(0.0);
+            }
+        });
+    }
+
+    /// Counts a check under the names that programs for Kubernetes have for it.
+    fn check(&self, took: Duration, failed: bool) {
+        let result = if failed { "error" } else { "success" };
+        self.series.count(&RECONCILES, &[CONTROLLER, result]);
+        if failed {
+            self.series.count(&RECONCILE_ERRORS, &[CONTROLLER]);
+        }
+        self.series.add(&RECONCILE_SECONDS, &[CONTROLLER], took.as_secs_f64());
     }
 
     fn define(&mut self, place: &Place, now: Timestamp, triggers: &[Definition]) {
@@ -140,6 +184,19 @@ impl Recorder {
         }
         let types = triggers.iter().map(|trigger| trigger.trigger_type.clone()).collect();
         self.series.set_triggers(place, now, types);
+    }
+
+    /// Counts a ScaledJob and its triggers; none where it is gone. Nothing else is told of one on which nothing acts.
+    fn count_job(&mut self, key: &Arc<ObjectKey>, types: Option<Arc<[Arc<str>]>>) {
+        let before = match &types {
+            Some(types) => self.jobs.insert(key.clone(), types.clone()),
+            None => self.jobs.remove(key),
+        };
+        let by = i64::from(types.is_some()) - i64::from(before.is_some());
+        if by != 0 {
+            self.series.count_resource(resource(ResourceKind::ScaledJob), &key.namespace, by);
+        }
+        self.series.count_triggers(&before.unwrap_or_default(), &types.unwrap_or_default());
     }
 
     /// Enters what there is, after observations were missed: objects that came, those that changed and those that went.
@@ -217,20 +274,22 @@ fn status(hop: &Hop) -> Option<u16> {
     hop.status.map(|status| status.as_u16())
 }
 
-fn resource(kind: AuthenticationKind) -> &'static str {
+fn resource(kind: ResourceKind) -> &'static str {
     match kind {
-        AuthenticationKind::TriggerAuthentication => "trigger_authentication",
-        AuthenticationKind::ClusterTriggerAuthentication => "cluster_trigger_authentication",
+        ResourceKind::Authentication(AuthenticationKind::TriggerAuthentication) => "trigger_authentication",
+        ResourceKind::Authentication(AuthenticationKind::ClusterTriggerAuthentication) => {
+            "cluster_trigger_authentication"
+        }
+        ResourceKind::ScaledJob => "scaled_job",
+        ResourceKind::CloudEventSource | ResourceKind::ClusterCloudEventSource => "cloudevent_source",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::{Method, StatusCode};
     use tidemark_engine::activation::Action;
-    use tidemark_operator::{Asker, TriggerView};
+    use tidemark_operator::TriggerView;
     use tidemark_trigger::door::Hop;
     use tidemark_trigger::{ErrorKind, MetricType};
 
@@ -319,6 +378,59 @@ mod tests {
         assert_eq!(test.values("keda_scaler_http_requests_total"), [requests]);
         let empties = r#"{scaledResource="workers",triggerName="",metricName="s0-cron",resourceType="ScaledObject",ignoreNullValues="true"} 2"#;
         assert_eq!(test.values("keda_scaler_empty_upstream_responses_total"), [empties]);
+    }
+
+    #[test]
+    fn a_scaled_job_and_its_triggers_are_counted_and_nothing_else_is_told_of_it() {
+        let mut test = Test::new();
+        let mut job = |here, types: &[&str]| {
+            let triggers = types.iter().map(|kind| Arc::from(*kind)).collect();
+            test.tell(What::Resource { kind: ResourceKind::ScaledJob, here, triggers });
+            let text: Vec<_> = prometheus::pieces(OPERATOR, test.0.series.snapshot()).flatten().collect();
+            let text = String::from_utf8(text).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains("registered_total"));
+            assert!(!text.contains("workers"), "{text}");
+            lines.map(|line| line.split_once('{').unwrap().1.to_owned()).collect::<Vec<_>>()
+        };
+        let counts = |objects, crons, queues: Option<u8>| {
+            let mut lines = vec![format!(r#"type="scaled_job",namespace="shop"}} {objects}"#)];
+            lines.push(format!(r#"type="cron"}} {crons}"#));
+            lines.extend(queues.map(|queues| format!(r#"type="rabbitmq"}} {queues}"#)));
+            lines
+        };
+        assert_eq!(job(true, &["cron", "cron"]), counts(1, 2, None));
+        assert_eq!(job(true, &["cron", "rabbitmq"]), counts(1, 1, Some(1)));
+        assert_eq!(job(false, &[]), counts(0, 0, Some(0)));
+    }
+
+    #[test]
+    fn an_evaluation_that_the_hpa_begins_counts_once_and_is_not_late() {
+        let mut test = Test::new();
+        test.define(&[("cron", None)]);
+        let place = Place { kind: Kind::ScaledObject, key: Arc::new(ObjectKey::new("shop", "workers")) };
+        for evaluation in [1, 1, 2] {
+            test.0.ask(&place, START.parse().unwrap(), evaluation);
+        }
+        assert_eq!(test.values("tidemark_evaluations_total")[0].split(' ').next_back(), Some("2"));
+        assert_eq!(test.values("keda_internal_scale_loop_latency_seconds")[0].split(' ').next_back(), Some("0"));
+    }
+
+    #[test]
+    fn checks_count_by_their_end_and_by_how_long_they_took() {
+        let mut test = Test::new();
+        for failed in [false, true, false] {
+            test.tell(What::Checked { took: Duration::from_millis(500), failed });
+        }
+        let text: Vec<_> = prometheus::pieces(OPERATOR, test.0.series.snapshot()).flatten().collect();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            "controller_runtime_reconcile_total{controller=\"scaledobject\",result=\"success\"} 2\n",
+            "controller_runtime_reconcile_total{controller=\"scaledobject\",result=\"error\"} 1\n",
+            "controller_runtime_reconcile_errors_total{controller=\"scaledobject\"} 1\n",
+            "controller_runtime_reconcile_time_seconds_sum{controller=\"scaledobject\"} 1.5\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Series {
         }
     }
 
-    fn count_triggers(&self, before: &[Arc<str>], now: &[Arc<str>]) {
+    /// Counts triggers of these types in place of those, of an object of which nothing else is told.
+    pub fn count_triggers(&self, before: &[Arc<str>], now: &[Arc<str>]) {
         if before == now {
             return;
         }

@@ -15,6 +15,12 @@ pub struct Usage {
     pub open_files: Option<f64>,
     /// File descriptors that may be open.
     pub most_files: Option<f64>,
+    /// Address space that may be reserved: as much as fits into 64 bits where there is no limit.
+    pub most_virtual_bytes: Option<f64>,
+    /// Bytes that came over the network of the process, which is that of its whole pod.
+    pub received_bytes: Option<f64>,
+    /// Bytes that went over it.
+    pub sent_bytes: Option<f64>,
 }
 
 impl Usage {
@@ -25,13 +31,17 @@ impl Usage {
         let (stat, system) = (read("/proc/self/stat"), read("/proc/stat"));
         let boot = system.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());
         let stat = Stat::of(&stat);
+        let (limits, network) = (read("/proc/self/limits"), read("/proc/self/net/netstat"));
         Self {
             cpu_seconds: stat.as_ref().map(|stat| stat.processor_ticks / ticks),
             start_seconds: stat.as_ref().zip(boot).map(|(stat, boot)| boot + stat.start_ticks / ticks),
             resident_bytes: stat.as_ref().map(|stat| stat.resident_pages * rustix::param::page_size() as f64),
             virtual_bytes: stat.as_ref().map(|stat| stat.virtual_bytes),
             open_files: open_files(),
-            most_files: most_files(&read("/proc/self/limits")),
+            most_files: limit(&limits, "Max open files"),
+            most_virtual_bytes: limit(&limits, "Max address space").map(|limit| limit.min(u64::MAX as f64)),
+            received_bytes: octets(&network, "InOctets"),
+            sent_bytes: octets(&network, "OutOctets"),
         }
     }
 }
@@ -64,12 +74,21 @@ fn open_files() -> Option<f64> {
     Some(count.saturating_sub(1) as f64)
 }
 
-fn most_files(limits: &str) -> Option<f64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+/// A soft limit; endless where there is none.
+fn limit(limits: &str, name: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().next()? {
         "unlimited" => Some(f64::INFINITY),
         number => number.parse().ok(),
     }
+}
+
+/// A number of the extended statistics of IP, which stand in a line of names and in one of numbers.
+fn octets(statistics: &str, name: &str) -> Option<f64> {
+    let mut lines = statistics.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let place = names.split_whitespace().position(|found| found == name)?;
+    numbers.split_whitespace().nth(place)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -89,9 +108,16 @@ mod tests {
     fn a_limit_may_be_none() {
         let limits =
             |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}  4  files\n");
-        assert_eq!(most_files(&limits("1024")), Some(1024.0));
-        assert_eq!(most_files(&limits("unlimited")), Some(f64::INFINITY));
-        assert_eq!(most_files(""), None);
+        assert_eq!(limit(&limits("1024"), "Max open files"), Some(1024.0));
+        assert_eq!(limit(&limits("unlimited"), "Max open files"), Some(f64::INFINITY));
+        assert_eq!(limit("", "Max open files"), None);
+    }
+
+    #[test]
+    fn what_came_and_went_over_the_network_is_found_by_name() {
+        let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 160 136\n";
+        assert_eq!((octets(text, "InOctets"), octets(text, "OutOctets")), (Some(160.0), Some(136.0)));
+        assert_eq!((octets(text, "A"), octets("", "InOctets")), (None, None));
     }
 
     #[cfg(target_os = "linux")]
@@ -104,5 +130,7 @@ mod tests {
         let age = now - usage.start_seconds.unwrap();
         assert!((-2.0..3600.0).contains(&age), "{age}");
         assert!(usage.cpu_seconds.unwrap() >= 0.0);
+        assert!(usage.most_virtual_bytes >= usage.virtual_bytes);
+        assert!(usage.received_bytes.is_some() && usage.sent_bytes.is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! What goes wrong with a trigger.
 
+use std::error::Error;
 use std::fmt;
 
 /// The kind of a scaler error, as shown in conditions, events, metric labels and explanations.
@@ -57,6 +58,20 @@ impl SourceError {
     }
 }
 
+/// An error and what it came from, each in its words unless what stands before has said so.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// One thing wrong with a trigger's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
@@ -96,5 +111,21 @@ impl fmt::Display for ParseErrors {
             f.write_str(&error.message)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Caused(&'static str, #[source] Option<Box<Self>>);
+
+    #[test]
+    fn a_cause_that_has_been_told_is_not_told_again() {
+        let refused = Caused("connection refused", None);
+        let cannot_ask = Caused("cannot ask: connection refused", Some(Box::new(refused)));
+        assert_eq!(causes(&Caused("no start", Some(Box::new(cannot_ask)))), "no start: cannot ask: connection refused");
     }
 }

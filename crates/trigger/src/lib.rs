@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use door::{Door, DoorSettings, HttpProfile};
-pub use error::{ErrorKind, ParseError, ParseErrors, SourceError};
+pub use error::{ErrorKind, ParseError, ParseErrors, SourceError, causes};
 pub use metric::{MetricSpec, MetricType, Resource, ResourceTarget};
 pub use parameters::{Choice, Parameters, ShowSecret};
 pub use secret::Secret;

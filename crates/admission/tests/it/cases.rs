@@ -122,6 +122,29 @@ fn only_the_named_container_must_request() {
 }
 
 #[test]
+fn what_the_pod_as_a_whole_asks_for_serves_all_containers_but_one_that_is_named() {
+    let pod = |resources: Value| {
+        let mut plain = deployment(json!([{"name": "a"}, {"name": "b"}]));
+        plain["spec"]["template"]["spec"]["resources"] = resources;
+        plain
+    };
+    for (resources, container, refused) in [
+        (json!({"requests": {"cpu": "1"}}), "", 0),
+        (json!({"limits": {"cpu": "1"}}), "", 0),
+        (json!({"requests": {"cpu": "0"}}), "", 2),
+        (json!({"requests": {"memory": "1M"}}), "", 2),
+        (json!({"requests": {"cpu": "1"}}), "a", 1),
+    ] {
+        let plain = pod(resources);
+        let mut triggers = cpu();
+        triggers[0]["metadata"]["containerName"] = container.into();
+        let view = View { target: Target::Found(&plain), ..View::default() };
+        let spec = json!({"minReplicaCount": 1, "triggers": triggers});
+        assert_eq!(refusals(spec, &view).len(), refused, "{plain} {container:?}");
+    }
+}
+
+#[test]
 fn cpu_alone_cannot_scale_to_zero() {
     let view = View::default();
     let reason = "scale-to-zero-requirements-not-met";
@@ -193,6 +216,34 @@ fn client_credentials_are_checked_beside_any_identity() {
 }
 
 #[test]
+fn a_token_url_is_read_as_it_stands_and_not_mended() {
+    let refused = |url: &str| {
+        let oauth2 = json!({"type": "clientCredentials", "clientId": "a", "tokenUrl": url});
+        !authentication(json!({"oauth2": oauth2})).is_empty()
+    };
+    for url in ["https://x.example/t", "HTTP://x.example", "http://[::1]:8080/t", "https://x.example:/t?a=%zz"] {
+        assert!(!refused(url), "{url}");
+    }
+    for url in [
+        "https:///t",
+        "https:/x.example/t",
+        "https:x.example",
+        "https:\\\\x.example",
+        "https://\\x.example",
+        " https://x.example/t",
+        "https://x.example/t\n",
+        "https://x.example/%zz",
+        "https://x.example/%a",
+        "https://?a",
+        "https://u:p@/t",
+        "ftp://x.example",
+        "x.example/t",
+    ] {
+        assert!(refused(url), "{url}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_not_quoted() {
     let object = json!({
         "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "a"},
@@ -228,6 +279,9 @@ fn a_scaled_job_is_asked_for_its_triggers_only() {
     let cron = json!({"type": "cron", "name": "a", "metadata": {}});
     let long = creation(&job(&"j".repeat(64), json!([cron])), &View::default());
     assert!(long.admitted() && long.warnings.len() == 1);
+    let none = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledJob", "metadata": {"name": "j"}});
+    let none = creation(&none, &View::default());
+    assert_eq!(told(&none.errors), [("spec.triggers".to_owned(), "incorrect-triggers")]);
     let twice = creation(&job("j", json!([cron, cron])), &View::default());
     assert_eq!(told(&twice.errors), [("spec.triggers[1].name".to_owned(), "incorrect-triggers")]);
 }

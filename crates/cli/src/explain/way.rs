@@ -1,19 +1,18 @@
 //! The way to the reasons: through the API server of a kubeconfig, or straight to an operator.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use http::Request;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::de::DeserializeOwned;
 use tidemark_reasons::GROUP;
+use tidemark_trigger::causes;
 
 use super::print;
-use crate::describe;
+use crate::named_cluster::NamedClusterArgs;
 
 /// Between two looks with --watch.
 pub(crate) const PERIOD: Duration = Duration::from_secs(2);
@@ -32,15 +31,8 @@ pub enum Output {
 /// How reasons are reached.
 #[derive(Clone, Debug, Args)]
 pub struct WayArgs {
-    /// Kubeconfig [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Namespace [default: the context's, or `default`]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    #[command(flatten)]
+    pub cluster: NamedClusterArgs,
     /// Ask an operator at this address instead of the API server, such as http://127.0.0.1:8083 behind
     /// `kubectl port-forward`
     #[arg(long, value_name = "URL")]
@@ -82,13 +74,13 @@ impl Way {
     /// # Errors
     /// There is no cluster and no address, or what is given cannot be used.
     pub(crate) async fn new(args: &WayArgs) -> anyhow::Result<Self> {
-        let named = args.kubeconfig.is_some() || args.context.is_some();
-        let cluster = match args.address.is_some() && !named {
-            true => None,
-            false => Some(cluster(args).await?),
+        let cluster = match args.cluster.connect().await? {
+            None if args.address.is_none() => Some(own_cluster().await?),
+            cluster => cluster,
         };
         let client = args.address.as_deref().map(operator).transpose()?;
-        let namespace = args.namespace.clone().or_else(|| Some(cluster.as_ref()?.default_namespace().to_owned()));
+        let namespace =
+            args.cluster.namespace.clone().or_else(|| Some(cluster.as_ref()?.default_namespace().to_owned()));
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         let client = client.or_else(|| cluster.clone()).context("there is neither a cluster nor an address")?;
         Ok(Self { client, cluster, namespace, address: args.address.clone() })
@@ -105,7 +97,7 @@ impl Way {
         let answer = answer.map_err(|_| unreachable(format!("no answer in {} s", PATIENCE.as_secs())))?;
         let text = answer.map_err(|error| match error {
             kube::Error::Api(status) => Refused::of(&status),
-            error => unreachable(describe(&error.into())),
+            error => unreachable(causes(&error)),
         })?;
         serde_json::from_str(&text).map_err(|error| Refused::Other(format!("the answer is not understood: {error}")))
     }
@@ -119,22 +111,11 @@ fn operator(address: &str) -> anyhow::Result<Client> {
     tidemark_operator::client::build(kube::Config::new(uri)).context("cannot make a client")
 }
 
-async fn cluster(args: &WayArgs) -> anyhow::Result<Client> {
-    let failed = || match &args.kubeconfig {
-        Some(path) => format!("cannot use the kubeconfig {}", path.display()),
-        None => "cannot use the kubeconfig (KUBECONFIG, or ~/.kube/config)".to_owned(),
-    };
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let config = match &args.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).with_context(failed)?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(failed)?
-        }
-        None if args.context.is_some() => kube::Config::from_kubeconfig(&options).await.with_context(failed)?,
-        None => kube::Config::infer().await.context(
-            "found no cluster: give --kubeconfig (`tidemark up` prints where its own is), or --address of an operator",
-        )?,
-    };
+/// The cluster that is meant where none is named.
+async fn own_cluster() -> anyhow::Result<Client> {
+    let config = kube::Config::infer().await.context(
+        "found no cluster: give --kubeconfig (`tidemark up` prints where its own is), or --address of an operator",
+    )?;
     tidemark_operator::client::build(config).context("cannot make a client for the cluster")
 }
 
@@ -221,7 +202,7 @@ impl Watched {
 
     /// Says once that something has gone wrong; it may be well again the next time.
     pub(crate) fn complain(&mut self, error: &anyhow::Error) -> anyhow::Result<()> {
-        let complaint = describe(error);
+        let complaint = causes(&**error);
         if complaint != self.complaint {
             writeln!(std::io::stderr(), "tidemark: {complaint}")?;
             self.complaint = complaint;

@@ -29,6 +29,9 @@ pub struct ManifestsArgs {
     /// Replicas of each process; of several operators one leads
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub replicas: u32,
+    /// Serve the reasons by the operator itself, too, over HTTPS at this port of its Service
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub reasons_port: Option<u16>,
     /// Without admission webhooks
     #[arg(long)]
     pub no_webhooks: bool,
@@ -48,6 +51,8 @@ pub struct Installation {
     /// None: all.
     pub watched: Vec<String>,
     pub replicas: u32,
+    /// Where the operator serves the reasons; none: on loopback only.
+    pub reasons_port: Option<u16>,
     pub webhooks: bool,
 }
 
@@ -72,7 +77,8 @@ impl Installation {
                 bail!("{name:?} cannot be the name of a namespace: up to 63 of a-z, 0-9 and, within, -");
             }
         }
-        Ok(Self { names, namespace, image, watched, replicas: args.replicas, webhooks: !args.no_webhooks })
+        let (replicas, reasons_port, webhooks) = (args.replicas, args.reasons_port, !args.no_webhooks);
+        Ok(Self { names, namespace, image, watched, replicas, reasons_port, webhooks })
     }
 }
 

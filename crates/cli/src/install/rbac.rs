@@ -69,6 +69,8 @@ pub enum When {
     AnyTarget,
     /// The operator makes the certificates.
     Rotation,
+    /// The operator serves the reasons to others than those on its machine.
+    ReasonsPort,
 }
 
 impl When {
@@ -78,7 +80,13 @@ impl When {
             Self::SecretsEverywhere => "secretsEverywhere",
             Self::AnyTarget => "anyTarget",
             Self::Rotation => "rotation",
+            Self::ReasonsPort => "reasonsPort",
         }
+    }
+
+    /// Whether it is so in an installation that sets nothing.
+    pub fn by_default(self) -> bool {
+        self != Self::ReasonsPort
     }
 }
 
@@ -169,6 +177,14 @@ const OPERATOR: &[Grant] = &[
     grant(Scope::Watched, SCALING, &["triggerauthentications/status"], &["patch"], "who uses them"),
     grant(
         Scope::Watched,
+        SCALING,
+        &["scaledjobs"],
+        &["list", "watch"],
+        "how many there are, and triggers of which types, for the metrics",
+    ),
+    grant(Scope::Watched, EVENTING, &["cloudeventsources"], &["list", "watch"], "how many there are, for the metrics"),
+    grant(
+        Scope::Watched,
         "apps",
         &["deployments", "statefulsets"],
         &["get", "list", "watch"],
@@ -204,6 +220,13 @@ const OPERATOR: &[Grant] = &[
         "as TriggerAuthentications",
     ),
     grant(Scope::Cluster, SCALING, &["clustertriggerauthentications/status"], &["patch"], "who uses them"),
+    grant(
+        Scope::Cluster,
+        EVENTING,
+        &["clustercloudeventsources"],
+        &["list", "watch"],
+        "how many there are, for the metrics",
+    ),
     grant(Scope::Cluster, "coordination.k8s.io", &["leases"], &["get"], "whether KEDA leads in a namespace of its own")
         .only(Named::KedasLease),
     grant(
@@ -224,6 +247,16 @@ const OPERATOR: &[Grant] = &[
     )
     .only(Named::WebhookConfiguration)
     .when(When::Rotation),
+    grant(Scope::Cluster, "authentication.k8s.io", &["tokenreviews"], &["create"], "who asks for the reasons")
+        .when(When::ReasonsPort),
+    grant(
+        Scope::Cluster,
+        "authorization.k8s.io",
+        &["subjectaccessreviews"],
+        &["create"],
+        "whether who asks for the reasons may read them",
+    )
+    .when(When::ReasonsPort),
     grant(Scope::Installation, "coordination.k8s.io", &["leases"], &["get", "create", "update"], "leader election"),
     grant(
         Scope::Installation,
@@ -281,7 +314,7 @@ const RELEASE: &[Grant] = &[
 /// Built-in roles of Kubernetes that the metrics server needs: it asks who a caller is and what it may do, and reads the
 /// settings of the API server's front proxy.
 pub const METRICS_SERVER_CLUSTER_ROLE: &str = "system:auth-delegator";
-/// In `kube-system`.
+/// In `kube-system`. The operator needs it, too, where it serves the reasons: whose certificates are users' stands there.
 pub const METRICS_SERVER_ROLE: &str = "extension-apiserver-authentication-reader";
 
 /// Group and version of the APIs that the metrics server serves.
@@ -297,7 +330,7 @@ pub struct Setting<'a> {
 
 /// The rules of a process's role in a scope, in an installation with KEDA's default values.
 pub fn rules(process: Process, scope: Scope, setting: Setting<'_>) -> Vec<Value> {
-    let grants = process.grants().iter().filter(|grant| grant.scope == scope);
+    let grants = process.grants().iter().filter(|grant| grant.scope == scope && grant.when.by_default());
     grants.map(|grant| rule(grant, setting)).collect()
 }
 

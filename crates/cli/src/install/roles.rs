@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::manifests::Installation;
 use super::names::{CERTIFICATES, KEDAS};
-use super::rbac::{Grant, METRICS_SERVER_CLUSTER_ROLE, METRICS_SERVER_ROLE, Named, Process, Scope, Setting, rule};
+use super::rbac::{
+    Grant, METRICS_SERVER_CLUSTER_ROLE, METRICS_SERVER_ROLE, Named, Process, Scope, Setting, When, rule,
+};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -46,6 +48,10 @@ fn of_operator(installation: &Installation) -> Vec<Value> {
         binding(installation, operator, &format!("{}-minimal", names.operator), None, ("ClusterRole", &cluster)),
         binding(installation, operator, &own, Some(namespace), ("Role", &own)),
     ];
+    if installation.reasons_port.is_some() {
+        let reader = format!("{}-reasons-auth-reader", names.operator);
+        objects.push(binding(installation, operator, &reader, Some("kube-system"), ("Role", METRICS_SERVER_ROLE)));
+    }
     let watched = ("ClusterRole", names.operator);
     if installation.watched.is_empty() {
         objects.push(binding(installation, operator, names.operator, None, watched));
@@ -134,8 +140,12 @@ fn role(
 ) -> Value {
     let names = &installation.names;
     let setting = Setting { certificates: CERTIFICATES, webhook_configuration: names.webhook_configuration };
-    let untold = |grant: &Grant| grant.named == Named::WebhookConfiguration && !installation.webhooks;
-    let rules = process.grants().iter().filter(|grant| grant.scope == scope && !untold(grant));
+    let needed = |grant: &Grant| match (grant.when, grant.named) {
+        (When::ReasonsPort, _) => installation.reasons_port.is_some(),
+        (_, Named::WebhookConfiguration) => installation.webhooks,
+        _ => true,
+    };
+    let rules = process.grants().iter().filter(|grant| grant.scope == scope && needed(grant));
     json!({
         "apiVersion": format!("{RBAC}/v1"), "kind": if namespace.is_some() { "Role" } else { "ClusterRole" },
         "metadata": names.metadata(name, namespace, holder.app),

@@ -17,13 +17,13 @@ struct Process<'a> {
     arguments: Vec<String>,
     environment: Vec<Value>,
     /// Ports of its container, by name.
-    ports: &'static [(&'static str, u16)],
+    ports: Vec<(&'static str, u16)>,
     /// Where it is probed, by which scheme, and from how many seconds after its start on.
     probe: (u16, Option<&'static str>, u32),
     /// Whether it starts without certificates.
     makes_certificates: bool,
-    /// Name, port, and port of the container.
-    service: (&'static str, u16, u16),
+    /// Of each port of its Service name, port, and port of the container.
+    service: Vec<(&'static str, u16, u16)>,
 }
 
 /// All of them.
@@ -55,6 +55,13 @@ fn operator(installation: &Installation) -> Process<'_> {
         "--http-max-idle-conns-per-host=1000".to_owned(),
         "--http-idle-conn-timeout=90s".to_owned(),
     ]);
+    let (mut ports, mut service) =
+        (vec![("http", 8080), ("metricsservice", 9666), ("health", 8081)], vec![("metricsservice", 9666, 9666)]);
+    if let Some(port) = installation.reasons_port {
+        arguments.push(format!("--reasons-bind-address=:{port}"));
+        ports.push(("reasons", port));
+        service.push(("reasons", port, port));
+    }
     let mut environment = environment();
     let watched = installation.watched.join(",");
     environment.extend([
@@ -70,10 +77,10 @@ fn operator(installation: &Installation) -> Process<'_> {
         account: names.operator_account,
         arguments,
         environment,
-        ports: &[("http", 8080), ("metricsservice", 9666), ("health", 8081)],
+        ports,
         probe: (8081, None, 25),
         makes_certificates: true,
-        service: ("metricsservice", 9666, 9666),
+        service,
     }
 }
 
@@ -93,10 +100,10 @@ fn metrics_server(installation: &Installation) -> Process<'_> {
         account: names.metrics_server_account,
         arguments,
         environment: environment(),
-        ports: &[("https", 6443), ("metrics", 8080)],
+        ports: vec![("https", 6443), ("metrics", 8080)],
         probe: (6443, Some("HTTPS"), 5),
         makes_certificates: false,
-        service: ("https", 443, 6443),
+        service: vec![("https", 443, 6443)],
     }
 }
 
@@ -111,10 +118,10 @@ fn webhooks(installation: &Installation) -> Process<'_> {
         account: names.webhooks_account,
         arguments,
         environment: environment(),
-        ports: &[("https", 9443), ("health", 8081), ("metrics", 8080)],
+        ports: vec![("https", 9443), ("health", 8081), ("metrics", 8080)],
         probe: (8081, None, 25),
         makes_certificates: false,
-        service: ("https", 443, 9443),
+        service: vec![("https", 443, 9443)],
     }
 }
 
@@ -133,9 +140,12 @@ fn environment() -> Vec<Value> {
 }
 
 fn service(installation: &Installation, process: &Process<'_>) -> Value {
-    let (name, port, target) = process.service;
+    let ports = process
+        .service
+        .iter()
+        .map(|(name, port, target)| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"}));
     let mut spec = json!({
-        "ports": [{"name": name, "port": port, "targetPort": target, "protocol": "TCP"}],
+        "ports": ports.collect::<Vec<_>>(),
         "selector": {"app": process.name},
     });
     if process.component == "metrics-server" {

@@ -257,11 +257,12 @@ impl<'a> Files<'a> {
             limit_ranges: list(|neighbours| &neighbours.limit_ranges),
         };
         let verdict = review(&request, &view);
-        let formula = Path::of(["spec", "advanced", "scalingModifiers", "formula"]);
         for error in verdict.errors {
-            let mistake = scalar::formula_mistake(stored).filter(|_| error.path == formula);
             let spot = object.node.spot(&error.path, Side::Value);
-            let spot = mistake.and_then(|(text, at)| scalar::within(&object.text, spot, &text, at)).unwrap_or(spot);
+            // Only a formula has places of its own.
+            let text = stored.pointer("/spec/advanced/scalingModifiers/formula").and_then(Value::as_str);
+            let within = |(text, at)| scalar::within(&object.text, spot, text, at);
+            let spot = text.zip(error.offset).and_then(within).unwrap_or(spot);
             let diagnostic = Diagnostic::at(spot, &error.path, error.message);
             findings.errors.push((error.path, diagnostic));
         }

@@ -1,23 +1,8 @@
 //! Places within a text of a manifest.
 
-use serde_json::Value;
-use tidemark_api::ScaledObjectSpec;
-use tidemark_engine::composite::Modifiers;
 use tidemark_engine::formula::line_and_column;
 
 use super::document::Spot;
-
-/// Where the formula of a ScaledObject is wrong, in bytes from its start, and the formula. `None` where the mistake has no
-/// place of its own, or there is none.
-pub fn formula_mistake(object: &Value) -> Option<(String, usize)> {
-    let spec: ScaledObjectSpec = serde_json::from_value(object["spec"].clone()).ok()?;
-    let source = spec.modifiers()?;
-    let externals = spec.triggers.iter().filter(|trigger| !matches!(trigger.type_.as_str(), "cpu" | "memory"));
-    let names: Vec<_> =
-        externals.filter_map(|trigger| trigger.name.as_deref()).filter(|name| !name.is_empty()).collect();
-    let offset = Modifiers::build(source, &names).err()?.offset()?;
-    Some((source.formula.to_owned(), offset))
-}
 
 /// The place in a file of a byte of a scalar, which starts at a spot of it. `None` where the file has the text up to there
 /// in another spelling: folded, or with escapes.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::PodSpec;
 use tidemark_admission::Path;
 use tidemark_api::ScaleTriggers;
-use tidemark_auth::{AuthError, Resolver};
+use tidemark_auth::{AuthError, Place, Resolver};
 use tidemark_engine::quantity::format_milli;
 use tidemark_trigger::parameters::Source;
 use tidemark_trigger::{MetricSpec, ParseError, ResourceTarget, Secret, TriggerInput, TriggerType};
@@ -57,22 +57,10 @@ pub async fn check(index: usize, trigger: &ScaleTriggers, around: &Surroundings<
         Err(error) => check.error("type", error.message),
         Ok(known) => {
             let mut doubt = Doubt::default();
-            let auth = check.authentication(trigger, &mut doubt).await;
+            let (auth, pod_identity) = check.authentication(trigger, &mut doubt).await;
             let env = check.environment(trigger, &mut doubt).await;
-            let (auth, pod_identity) = auth;
-            let input = TriggerInput {
-                index,
-                trigger_type: trigger.type_.clone(),
-                name: trigger.name.clone(),
-                metadata: trigger.metadata.clone(),
-                auth,
-                env,
-                pod_identity,
-                metric_type: trigger.metric_type.clone(),
-                as_metric_source: around.as_metric_source,
-                namespace: around.namespace.to_owned(),
-                object: around.object.to_owned(),
-            };
+            let Surroundings { namespace, object, as_metric_source: for_formula, .. } = *around;
+            let input = Place { namespace, object, index, for_formula }.input(trigger, auth, env, pod_identity);
             metrics = check.parse(known, &input, &doubt);
         }
     }

@@ -17,17 +17,22 @@ const KNOWN: [(&str, &[&str], &[&str]); 2] = [
 pub fn find<'a>(objects: &'a [Object], workload: &Workload, namespace: &str) -> Option<&'a Object> {
     objects.iter().rev().find(|object| {
         object.api_version() == workload.api_version
-            && object.kind() == workload.kind
+            && is_kind(object.kind(), &workload.kind)
             && object.name() == workload.name
             && object.home() == namespace
     })
+}
+
+/// Kinds in small letters are known, too, as the HPA controller does.
+fn is_kind(known: &str, named: &str) -> bool {
+    known == named || known.to_lowercase() == named
 }
 
 /// Why nothing of this kind can be scaled. Custom resources may be anything.
 pub fn unscalable(workload: &Workload) -> Option<String> {
     let Workload { api_version, kind, .. } = workload;
     let (_, scalable, others) = KNOWN.iter().find(|(known, ..)| known == api_version)?;
-    if scalable.contains(&kind.as_str()) {
+    if scalable.iter().any(|known| is_kind(known, kind)) {
         return None;
     }
     if others.contains(&kind.as_str()) {

@@ -1,10 +1,11 @@
 //! Flags of KEDA's adapter that mean nothing here: they are accepted, and a warning says which.
 
-use clap::builder::NonEmptyStringValueParser;
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// Flags with a value.
+use crate::process::idle::Flags;
+
+const FLAGS: Flags = Flags { with_value: WITH_VALUE, booleans: BOOLEANS };
+
 const WITH_VALUE: &[&str] = &[
     "msg",
     "profiling-bind-address",
@@ -13,6 +14,7 @@ const WITH_VALUE: &[&str] = &[
     "client-qps",
     "client-burst",
     "tls-sni-cert-key",
+    "tls-curve-preferences",
     "http2-max-streams-per-connection",
     "debug-socket-path",
     "feature-gates",
@@ -44,7 +46,6 @@ const WITH_VALUE: &[&str] = &[
     "audit-webhook-truncate-max-event-size",
 ];
 
-/// Flags that are booleans: their value, if any, follows a `=`.
 const BOOLEANS: &[&str] = &[
     "permit-address-sharing",
     "permit-port-sharing",
@@ -65,13 +66,7 @@ pub struct Idle(pub Vec<&'static str>);
 
 impl Args for Idle {
     fn augment_args(command: Command) -> Command {
-        let flag = |name: &'static str| Arg::new(name).long(name).hide(true).action(ArgAction::Append);
-        let with_value = WITH_VALUE.iter().map(|name| flag(name).allow_hyphen_values(true).num_args(1));
-        let booleans = BOOLEANS.iter().map(|name| {
-            let flag = flag(name).num_args(0..=1).require_equals(true).default_missing_value("true");
-            flag.value_parser(NonEmptyStringValueParser::new())
-        });
-        command.args(with_value).args(booleans)
+        FLAGS.add_to(command)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -81,8 +76,7 @@ impl Args for Idle {
 
 impl FromArgMatches for Idle {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        Ok(Self(WITH_VALUE.iter().chain(BOOLEANS).copied().filter(given).collect()))
+        Ok(Self(FLAGS.given(matches)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

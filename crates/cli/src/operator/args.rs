@@ -13,6 +13,9 @@ use crate::process::go_bool;
 use crate::process::logging::LogArgs;
 use crate::process::otlp::OtlpArgs;
 
+/// Where KEDA's operator finds the token with which it logs in at a Vault.
+pub const VAULT_TOKEN: &str = "/var/run/secrets/keda-vault/token";
+
 /// `tidemark operator`.
 #[derive(Debug, Args)]
 pub struct OperatorArgs {
@@ -143,6 +146,13 @@ pub struct OperatorArgs {
     /// Accepted for KEDA's sake: there is no profiling over HTTP
     #[arg(long, value_name = "ADDRESS", default_value = "", hide = true)]
     pub profiling_bind_address: String,
+
+    /// Accepted for KEDA's sake: no tokens of ServiceAccounts are made yet
+    #[arg(long, value_name = "MODE", value_parser = ["enforce-audience", "legacy"], default_value = "enforce-audience", hide = true)]
+    pub service_account_token_mode: String,
+    /// Accepted for KEDA's sake: no secrets are read from a Vault yet
+    #[arg(long, value_name = "FILE", default_value = VAULT_TOKEN, hide = true)]
+    pub vault_kubernetes_auth_token_file: String,
 
     /// Serve external.metrics.k8s.io/v1beta1 over HTTPS at this address, without a metrics server
     #[arg(long, value_name = "ADDRESS", env = "TIDEMARK_EXTERNAL_METRICS_ADDRESS")]

@@ -1,5 +1,7 @@
 //! KEDA's own operator in the same cluster.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -23,10 +25,19 @@ const REMEDY: &str = "two operators would undo each other's work. Scale the othe
 /// Refuses to start beside an operator of KEDA's that runs: both would write the same objects. One that shares the Lease
 /// is no hindrance: whoever holds it works, and the other one waits.
 ///
+/// Its Deployment is looked for where this operator has rights: in all namespaces, or in those of `watched` and in the
+/// installations' own.
+///
 /// # Errors
 /// There is such an operator.
-pub async fn refuse(client: &Client, lease: &LeaseSettings, elects: bool, clock: Clock) -> anyhow::Result<()> {
-    for deployment in deployments(client, lease).await {
+pub async fn refuse(
+    client: &Client,
+    lease: &LeaseSettings,
+    elects: bool,
+    watched: &[String],
+    clock: Clock,
+) -> anyhow::Result<()> {
+    for deployment in deployments(client, lease, watched).await {
         if is_running(&deployment) && !shares_lease(&deployment, lease, elects) {
             let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
             bail!("KEDA's operator runs in this cluster (Deployment {namespace}/{name}): {REMEDY}");
@@ -50,13 +61,17 @@ pub async fn refuse(client: &Client, lease: &LeaseSettings, elects: bool, clock:
 }
 
 /// Deployments that may be KEDA's operator, as far as the role of this one allows to look.
-async fn deployments(client: &Client, lease: &LeaseSettings) -> Vec<Deployment> {
+async fn deployments(client: &Client, lease: &LeaseSettings, watched: &[String]) -> Vec<Deployment> {
     let params = ListParams::default().labels(KEDA);
-    if let Ok(found) = Api::<Deployment>::all(client.clone()).list(&params).await {
+    if watched.is_empty()
+        && let Ok(found) = Api::<Deployment>::all(client.clone()).list(&params).await
+    {
         return found.items;
     }
+    let kedas = LeaseSettings::default().namespace;
+    let places: BTreeSet<_> = [&lease.namespace, &kedas].into_iter().chain(watched).collect();
     let mut all = Vec::new();
-    for namespace in [&lease.namespace, &LeaseSettings::default().namespace] {
+    for namespace in places {
         match Api::<Deployment>::namespaced(client.clone(), namespace).list(&params).await {
             Ok(found) => all.extend(found.items),
             Err(error) => tracing::debug!(namespace, "cannot look for KEDA: {error}"),
@@ -101,6 +116,11 @@ fn is_ours(lease: &Lease) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response};
+    use kube::client::Body;
     use serde_json::json;
 
     use super::*;
@@ -124,6 +144,26 @@ mod tests {
         assert!(!shares_lease(&keda(&["--leader-elect", "--leader-election-id=other"]), &lease, true));
         let elsewhere = LeaseSettings { namespace: "tidemark".to_owned(), ..lease };
         assert!(!shares_lease(&keda(&["--leader-elect"]), &elsewhere, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_namespaces_looks_in_these_in_its_own_and_in_kedas() {
+        let asked = async |watched: &[&str]| {
+            let paths = Arc::<Mutex<Vec<String>>>::default();
+            let seen = paths.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                seen.lock().unwrap().push(request.uri().path().to_owned());
+                let list = json!({"kind": "DeploymentList", "apiVersion": "apps/v1", "metadata": {}, "items": []});
+                async move { Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes()))) }
+            });
+            let lease = LeaseSettings { namespace: "system".to_owned(), ..LeaseSettings::default() };
+            let watched: Vec<_> = watched.iter().map(|name| (*name).to_owned()).collect();
+            deployments(&Client::new(service, "default"), &lease, &watched).await;
+            paths.lock().unwrap().clone()
+        };
+        let of = |namespace: &str| format!("/apis/apps/v1/namespaces/{namespace}/deployments");
+        assert_eq!(asked(&[]).await, ["/apis/apps/v1/deployments"]);
+        assert_eq!(asked(&["shop", "keda", "a"]).await, ["a", "keda", "shop", "system"].map(of));
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,6 +49,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the parts have to end when the process does: a write that is under way, and no more.
 const END_WITHIN: Duration = Duration::from_secs(15);
 
+/// Variables of KEDA's that mean nothing here: each object has a task of its own, each request to the API server its
+/// deadline, and there are neither Vaults nor tokens of ServiceAccounts yet.
+const IDLE_VARIABLES: [&str; 5] = [
+    "KEDA_SCALEDOBJECT_CTRL_MAX_RECONCILES",
+    "KEDA_SCALEDJOB_CTRL_MAX_RECONCILES",
+    "KEDA_KUBERNETES_API_TIMEOUT",
+    "KEDA_SERVICE_ACCOUNT_TOKEN_AUDIENCES",
+    "KEDA_OUTBOUND_FILTER",
+];
+
 /// Runs the operator until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -125,7 +135,8 @@ impl Process {
         let checked = async {
             check_selectors(&guarded, &settings).await?;
             if !self.args.dry_run && !self.args.beside_keda {
-                beside::refuse(&guarded, &lease, self.args.leader_elect, self.clock).await?;
+                let (elects, watched) = (self.args.leader_elect, &settings.watch_namespaces);
+                beside::refuse(&guarded, &lease, elects, watched, self.clock).await?;
             }
             Ok(())
         };
@@ -162,7 +173,7 @@ impl Process {
     fn tell_traces(&mut self, handle: &Handle) {
         let named = (telling::SERVICE, self.seed);
         otlp::start_traces(&self.args.otlp, named, &mut self.parts, handle, self.clock, &self.shutdown);
-        let narration = narration::run(handle, self.seed, self.args.dry_run, self.shutdown.clone());
+        let narration = narration::run(handle, self.seed, self.shutdown.clone());
         self.parts.start("the narration", narration);
     }
 
@@ -405,7 +416,9 @@ fn warn_of_what_has_no_effect(args: &OperatorArgs) {
     note(args.http_max_idle_conns != 0, "--http-max-idle-conns");
     note(args.http_max_idle_conns_per_host != 1000, "--http-max-idle-conns-per-host");
     note(args.k8s_cluster_name != "kubernetes-default", "--k8s-cluster-name");
-    for name in ["KEDA_SCALEDOBJECT_CTRL_MAX_RECONCILES", "KEDA_SCALEDJOB_CTRL_MAX_RECONCILES"] {
+    note(args.service_account_token_mode != "enforce-audience", "--service-account-token-mode");
+    note(args.vault_kubernetes_auth_token_file != args::VAULT_TOKEN, "--vault-kubernetes-auth-token-file");
+    for name in IDLE_VARIABLES {
         note(environment::variable(name).is_some_and(|value| !value.is_empty()), name);
     }
     if !idle.is_empty() {

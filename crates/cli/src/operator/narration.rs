@@ -17,17 +17,12 @@ pub const TARGET: &str = "tidemark::narration";
 /// What the operator still tells when the process ends is waited for until it is silent for so long.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// Logs what is observed from now on, until `shutdown`. With `dry_run` nothing is said of writes, which do not happen.
+/// Logs what is observed from now on, until `shutdown`. Nothing is said of the writes of a dry run, which do not happen.
 ///
 /// `seed` is the process', for the traces' ids.
-pub fn run(
-    handle: &Handle,
-    seed: u128,
-    dry_run: bool,
-    shutdown: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
+pub fn run(handle: &Handle, seed: u128, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
     let mut observations = handle.observe();
-    let mut narrator = Narrator { dry_run, ..Narrator::default() };
+    let mut narrator = Narrator::default();
     async move {
         loop {
             match shutdown.run_until_cancelled(observations.recv()).await {
@@ -97,7 +92,6 @@ fn log(line: &Line, seed: u128, observation: &Observation) {
 /// What was said last of what goes on failing: only news is news.
 #[derive(Default)]
 struct Narrator {
-    dry_run: bool,
     objects: BTreeMap<Arc<str>, Object>,
 }
 
@@ -117,7 +111,7 @@ impl Narrator {
                 let outcome = outcome.as_ref().map(drop).map_err(|error| (error.kind, &*error.message));
                 self.fetched(uid, *trigger, outcome).map(|line| line.about(*trigger, trigger_type))
             }
-            What::Write { write, error } if !self.dry_run => written(write, error.as_deref()),
+            What::Write { write, dry_run: false, error, .. } => written(write, error.as_deref()),
             What::Error { stage, message } => Some(self.wrong(uid, stage, message)),
             What::Life(life) => self.turned(uid, life),
             What::Gone => {
@@ -210,13 +204,13 @@ fn written(write: &Write, error: Option<&str>) -> Option<Line> {
         Write::HpaCreated { name } => ("created", format!("the HPA {name}")),
         Write::HpaUpdated { name } => ("changed", format!("the HPA {name}")),
         Write::HpaDeleted { name } => ("deleted", format!("the HPA {name}")),
-        Write::Status => ("wrote", "the status".to_owned()),
+        // Thousands of them succeed when an operator starts; of those that fail, the step they are part of tells.
+        Write::Status | Write::FinalizerAdded | Write::FinalizerRemoved => return None,
     };
-    match (error, write) {
-        (Some(error), _) => Some(Line::new(Level::WARN, format!("not {done}, {what}: {error}"))),
-        (None, Write::Status) => None,
-        (None, _) => Some(Line::new(Level::INFO, format!("{done} {what}"))),
-    }
+    Some(match error {
+        Some(error) => Line::new(Level::WARN, format!("not {done}, {what}: {error}")),
+        None => Line::new(Level::INFO, format!("{done} {what}")),
+    })
 }
 
 fn cause(cause: &ScaleCause) -> String {
@@ -277,18 +271,26 @@ mod tests {
 
     #[test]
     fn a_scaling_says_why_and_a_dry_run_says_nothing_of_it() {
-        let scale = |error: Option<&str>| {
+        let told = |write, dry_run, error: Option<&str>| What::Write {
+            write,
+            took: Duration::ZERO,
+            dry_run,
+            error: error.map(Into::into),
+        };
+        let scale = |dry_run, error| {
             let cause = ScaleCause::Activated { metrics: vec!["s0-cron".into()], forced: false };
             let write = Write::Scale { target: "apps/v1.Deployment shop/orders".into(), from: 0, to: 1, cause };
-            What::Write { write, error: error.map(Into::into) }
+            told(write, dry_run, error)
         };
         let mut narrator = Narrator::default();
         let text = "scaled apps/v1.Deployment shop/orders from 0 to 1: active by s0-cron";
-        assert_eq!(said(&mut narrator, scale(None)), Some((Level::INFO, text.to_owned())));
-        assert_eq!(said(&mut narrator, scale(Some("forbidden"))).unwrap().0, Level::WARN);
-        assert_eq!(said(&mut narrator, What::Write { write: Write::Status, error: None }), None);
-        narrator.dry_run = true;
-        assert_eq!(said(&mut narrator, scale(None)), None);
+        assert_eq!(said(&mut narrator, scale(false, None)), Some((Level::INFO, text.to_owned())));
+        assert_eq!(said(&mut narrator, scale(false, Some("forbidden"))).unwrap().0, Level::WARN);
+        for write in [Write::Status, Write::FinalizerAdded] {
+            assert_eq!(said(&mut narrator, told(write.clone(), false, None)), None);
+            assert_eq!(said(&mut narrator, told(write, false, Some("conflict"))), None);
+        }
+        assert_eq!(said(&mut narrator, scale(true, None)), None);
     }
 
     #[test]

@@ -90,17 +90,16 @@ impl Feed {
                 }
             }
             What::Decision { metrics, .. } if !self.failed.is_empty() => {
-                let mut stand_ins = BTreeMap::<usize, (Vec<f64>, bool)>::new();
+                let mut stand_ins = BTreeMap::<usize, Vec<f64>>::new();
                 for seen in metrics.iter().filter(|seen| seen.fallback) {
                     if let (Some(trigger), Some(milli)) = (seen.trigger, seen.milli) {
-                        let (values, active) = stand_ins.entry(trigger).or_default();
-                        values.push(thousandths(milli));
-                        *active |= seen.active == Some(true);
+                        stand_ins.entry(trigger).or_default().push(thousandths(milli));
                     }
                 }
-                for (trigger, (values, active)) in stand_ins {
+                for (trigger, values) in stand_ins {
                     if let Some(name) = self.failed.remove(&(object.clone(), trigger)) {
-                        self.tell(object, &name, values, active, *time);
+                        // The source has not said that it is active.
+                        self.tell(object, &name, values, false, *time);
                     }
                 }
             }

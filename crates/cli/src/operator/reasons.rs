@@ -13,6 +13,7 @@ use tidemark_sandbox::Sandbox;
 use tidemark_serving::front_proxy::{Access, Leniency};
 use tidemark_serving::reasons_api::{GROUP, VERSION};
 use tidemark_serving::{Asked, ReasonsApi, ReasonsSource};
+use tidemark_trigger::causes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,7 @@ pub async fn listen(flag: Option<Bind>) -> anyhow::Result<Port> {
     let listener = match bind.listen().await.context("--reasons-bind-address") {
         Ok(listener) => listener,
         Err(error) if flag.is_none() => {
-            tracing::warn!("reasons are not served at {DEFAULT}: {}", crate::describe(&error));
+            tracing::warn!("reasons are not served at {DEFAULT}: {}", causes(&*error));
             None
         }
         Err(error) => return Err(error),

@@ -160,7 +160,7 @@ struct Report {
 impl Report {
     fn on(&mut self, observation: &Observation) -> Option<String> {
         let write = match &observation.what {
-            What::Write { write, error: None } => write,
+            What::Write { write, dry_run: true, error: None, .. } => write,
             What::Gone => {
                 self.hpas.remove(&observation.object);
                 return None;
@@ -172,7 +172,7 @@ impl Report {
             Write::HpaCreated { name } => format!("would create HPA {name}"),
             Write::HpaUpdated { name } => format!("would change HPA {name}"),
             Write::HpaDeleted { name } => format!("would delete HPA {name}"),
-            Write::Status => return None,
+            Write::Status | Write::FinalizerAdded | Write::FinalizerRemoved => return None,
         };
         let before = self.hpas.insert(observation.object.clone(), line.clone());
         (before.as_ref() != Some(&line)).then_some(line)
@@ -181,6 +181,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tidemark_operator::ScaleCause;
     use tidemark_telemetry::prometheus;
 
@@ -206,7 +208,13 @@ mod tests {
             let (time, object) = ("2026-01-01T00:00:00Z".parse().unwrap(), object.clone());
             report.on(&Observation { time, object, uid: "1".into(), evaluation: 0, what })
         };
-        let done = |write: Write| What::Write { write, error: None };
+        let told = |write, error: Option<&str>| What::Write {
+            write,
+            took: Duration::ZERO,
+            dry_run: true,
+            error: error.map(Into::into),
+        };
+        let done = |write| told(write, None);
         let scale = |from, to| {
             let target = "apps/v1.Deployment shop/orders".into();
             done(Write::Scale { target, from, to, cause: ScaleCause::Deactivated })
@@ -218,6 +226,6 @@ mod tests {
         assert_eq!((said(changed()), said(done(Write::Status))), (None, None));
         assert!(said(done(Write::HpaDeleted { name: "keda-hpa-orders".into() })).is_some());
         assert!(said(changed()).is_some());
-        assert_eq!(said(What::Write { write: Write::Status, error: Some("forbidden".into()) }), None);
+        assert_eq!(said(told(Write::Status, Some("forbidden"))), None);
     }
 }

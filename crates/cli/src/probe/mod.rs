@@ -22,6 +22,7 @@ use tidemark_operator::KubeCluster;
 use tidemark_trigger::{Door, DoorSettings};
 
 use crate::lint::{Output, input, objects::Objects};
+use crate::named_cluster::NamedClusterArgs;
 use object::Object;
 use report::{Document, Report};
 
@@ -34,20 +35,19 @@ const AT_ONCE: usize = 64;
 
 /// `tidemark probe`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("kubeconfig", |arg| {
+        arg.help("Kubeconfig of a cluster that has what the files do not; without this and --context no cluster is asked")
+    }),
+    mut_arg("namespace", |arg| arg.help("Namespace of objects that name none [default: the context's, or `default`]"))
+)]
 pub struct ProbeArgs {
     /// Manifest files, folders of them, or - for standard input; Secrets, ConfigMaps, authentications and workloads among
     /// them give parameters their values
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", num_args = 1.., required = true)]
     pub paths: Vec<PathBuf>,
-    /// Kubeconfig of a cluster that has what the files do not; without this and --context no cluster is asked
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Namespace of objects that name none [default: the context's, or `default`]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    #[command(flatten)]
+    pub cluster: NamedClusterArgs,
     /// Namespace where the Secrets and ConfigMaps of ClusterTriggerAuthentications are read
     #[arg(long, value_name = "NAMESPACE", default_value = "keda", env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
     pub cluster_object_namespace: String,
@@ -82,11 +82,9 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     if std::env::var_os("RUST_LOG").is_some() {
         crate::log_to_standard_error();
     }
-    let cluster = match args.kubeconfig.is_some() || args.context.is_some() {
-        true => Some(cluster::connect(args.kubeconfig.as_deref(), args.context.clone()).await?),
-        false => None,
-    };
-    let namespace = args.namespace.clone().or_else(|| cluster.as_ref().map(|c| c.default_namespace().to_owned()));
+    let cluster = args.cluster.connect().await?;
+    let namespace =
+        args.cluster.namespace.clone().or_else(|| cluster.as_ref().map(|c| c.default_namespace().to_owned()));
     let mut input = input::read(&args.paths);
     input.objects.iter_mut().for_each(|read| object::give_namespace(&mut read.value, namespace.as_deref()));
     let world = World::new(&args, &input, cluster);

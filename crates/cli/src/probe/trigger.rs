@@ -1,11 +1,11 @@
 //! One trigger: built with the operator's parameters, and read once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_api::ScaleTriggers;
-use tidemark_trigger::{ErrorKind, MetricSpec, Reading, Secret, SourceError, Trigger, TriggerInput};
+use tidemark_auth::{AuthError, Place, needs_environment};
+use tidemark_trigger::{ErrorKind, MetricSpec, Reading, SourceError, Trigger};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::World;
@@ -137,51 +137,18 @@ async fn build(
     index: usize,
     definition: &ScaleTriggers,
 ) -> Result<Built, Unbuilt> {
-    let namespace = object.read.home();
-    let failed = |message: String| Unbuilt { messages: vec![message], missing: Vec::new() };
-    let mut env = BTreeMap::new();
-    let needs_environment = definition.metadata.keys().any(|key| key.ends_with("FromEnv"));
-    if let (true, Some(pod)) = (needs_environment, &target.pod) {
-        let resolved = world.resolver.container_env(namespace, pod, object.container()).await;
-        env = resolved.map_err(|error| failed(error.to_string()))?;
-    }
-    let mut auth = BTreeMap::new();
-    let (mut pod_identity, mut missing) = (None, Vec::new());
-    if let Some(reference) = &definition.authentication_ref {
-        let resolved = world.resolver.resolve(namespace, reference, target.pod.as_ref()).await;
-        let resolved = resolved.map_err(|error| failed(error.to_string()))?;
-        (auth, pod_identity, missing) = (resolved.parameters, resolved.pod_identity, resolved.missing);
-    }
-    if needs_environment && target.pod.is_none() {
+    let place =
+        Place { namespace: object.read.home(), object: object.read.name(), index, for_formula: object.for_formula() };
+    let pod = target.pod.as_ref();
+    let resolved = world.resolver.trigger_input(place, definition, pod, object.container()).await;
+    let failed = |error: AuthError| Unbuilt { messages: vec![error.to_string()], missing: Vec::new() };
+    let (input, mut missing) = resolved.map_err(failed)?;
+    if needs_environment(definition) && pod.is_none() {
         missing.extend(target.missing.iter().map(|why| format!("the environment is not known: {why}")));
     }
-    let input = input(object, index, definition, auth, env, pod_identity);
     match tidemark_triggers::parse(&input) {
         Ok(trigger) => Ok(Built { trigger, missing }),
         Err(errors) => Err(Unbuilt { messages: errors.0.into_iter().map(|error| error.message).collect(), missing }),
-    }
-}
-
-fn input(
-    object: &Object<'_>,
-    index: usize,
-    definition: &ScaleTriggers,
-    auth: BTreeMap<String, Secret>,
-    env: BTreeMap<String, Secret>,
-    pod_identity: Option<String>,
-) -> TriggerInput {
-    TriggerInput {
-        index,
-        trigger_type: definition.type_.clone(),
-        name: definition.name.clone(),
-        metadata: definition.metadata.clone(),
-        auth,
-        env,
-        pod_identity,
-        metric_type: definition.metric_type.clone(),
-        as_metric_source: object.for_formula(),
-        namespace: object.read.home().to_owned(),
-        object: object.read.name().to_owned(),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tidemark_telemetry::series::Series;
 
 use super::metrics;
+use crate::named_cluster;
 
 /// Deadline of one request to the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,12 +47,7 @@ impl ClusterArgs {
         }
         let mut config = match self.kubeconfig.as_deref() {
             None => kube::Config::infer().await.context("found no cluster: give --kubeconfig, or run inside a pod")?,
-            Some(path) => {
-                let failed = || format!("cannot use the kubeconfig {}", path.display());
-                let config = Kubeconfig::read_from(path).with_context(failed)?;
-                let options = KubeConfigOptions::default();
-                kube::Config::from_custom_kubeconfig(config, &options).await.with_context(failed)?
-            }
+            Some(path) => named_cluster::config(Some(path), None).await?,
         };
         config.disable_compression = self.disable_compression;
         Ok(config)

@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::anyhow;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use tidemark_serving::plain;
+use tidemark_trigger::causes;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::Bind;
@@ -96,7 +96,7 @@ pub async fn until_answered(health: &Health, client: &kube::Client) {
                 return health.set(PART, Ok(()));
             }
             Err(error) => {
-                let error = crate::describe(&anyhow!(error));
+                let error = causes(&error);
                 health.set(PART, Err(error.clone()));
                 if error != said {
                     tracing::warn!("waiting for the API server: {error}");

@@ -18,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::idle::Klog;
+
 /// How a log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Encoder {
@@ -39,7 +41,7 @@ pub enum TimeEncoding {
 /// Flags of the log.
 #[derive(Clone, Debug, Args)]
 pub struct LogArgs {
-    /// What is logged: debug, info, error, or a number above 0, where a greater one logs more; RUST_LOG wins
+    /// What is logged: debug, info, error, panic, or a number above 0, where a greater one logs more; RUST_LOG wins
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub zap_log_level: &'static str,
     /// How it is written [default: console on a terminal, else json]
@@ -57,33 +59,8 @@ pub struct LogArgs {
         require_equals = true, value_parser = super::go_bool, action = ArgAction::Set, hide = true
     )]
     pub zap_devel: bool,
-    /// Accepted for KEDA's sake
-    #[arg(short = 'v', long = "v", value_name = "LEVEL", hide = true, allow_negative_numbers = true)]
-    pub klog_level: Option<i32>,
-    /// Accepted for KEDA's sake
-    #[arg(long, hide = true)]
-    pub vmodule: Option<String>,
-    /// Accepted for KEDA's sake: the log goes to standard output
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = super::go_bool, action = ArgAction::Set, hide = true
-    )]
-    pub logtostderr: bool,
-    /// Accepted for KEDA's sake
-    #[arg(
-        long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-        require_equals = true, value_parser = super::go_bool, action = ArgAction::Set, hide = true
-    )]
-    pub alsologtostderr: bool,
-    /// Accepted for KEDA's sake
-    #[arg(long, hide = true)]
-    pub stderrthreshold: Option<String>,
-    /// Accepted for KEDA's sake
-    #[arg(long = "log_file", alias = "log-file", hide = true)]
-    pub log_file: Option<String>,
-    /// Accepted for KEDA's sake
-    #[arg(long = "log_dir", alias = "log-dir", hide = true)]
-    pub log_dir: Option<String>,
+    #[command(flatten)]
+    pub klog: Klog,
 }
 
 /// The level that a flag asks for.
@@ -91,11 +68,12 @@ fn level(text: &str) -> Result<&'static str, String> {
     match text {
         "debug" => Ok("debug"),
         "info" => Ok("info"),
-        "error" => Ok("error"),
+        // Nothing is worse than an error here.
+        "error" | "panic" => Ok("error"),
         number => match number.parse::<u32>() {
             Ok(1) => Ok("debug"),
             Ok(2..) => Ok("trace"),
-            _ => Err("give debug, info, error, or a number above 0".to_owned()),
+            _ => Err("give debug, info, error, panic, or a number above 0".to_owned()),
         },
     }
 }

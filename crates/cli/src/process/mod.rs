@@ -5,6 +5,7 @@ pub mod bind;
 pub mod cluster;
 pub mod environment;
 pub mod health;
+pub mod idle;
 pub mod logging;
 pub mod metrics;
 pub mod otlp;

@@ -118,7 +118,8 @@ pub fn start_traces(
     if !wanted(Signal::Traces, args.enable_opentelemetry_traces, variable) {
         return;
     }
-    let settings = traces::Settings::from_variables(variable, service);
+    let mut settings = traces::Settings::from_variables(variable, service);
+    settings.dry_run = handle.is_dry_run();
     for warning in &settings.warnings {
         tracing::warn!("OTLP: {warning}");
     }

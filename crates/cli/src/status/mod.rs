@@ -31,7 +31,7 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let way = Way::new(&args.way).await?;
     // An operator that is asked itself has no namespace of its user's.
-    let all = args.all_namespaces || way.cluster.is_none() && args.way.namespace.is_none();
+    let all = args.all_namespaces || way.cluster.is_none() && args.way.cluster.namespace.is_none();
     let namespace = (!all).then_some(way.namespace.as_str());
     if !args.watch {
         let reports = list(&way, namespace).await?;

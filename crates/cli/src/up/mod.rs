@@ -88,7 +88,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     telling.record(&mut parts, &handle, &stages.controllers);
     let seed = otlp::seed()?;
     otlp::start_traces(&args.otlp, (telling::SERVICE, seed), &mut parts, &handle, clock, &stages.controllers);
-    parts.start("the narration", narration::run(&handle, seed, false, stages.controllers.clone()));
+    parts.start("the narration", narration::run(&handle, seed, stages.controllers.clone()));
     let ids = otlp::trace_ids(&args.otlp, seed);
     let told = reasons::remember(&mut parts, &handle, clock, ids, &stages.controllers);
     reasons::mount(&sandbox, told);

@@ -132,6 +132,8 @@ fn line(history: &mut VecDeque<String>, time: jiff::Timestamp, what: &str) {
 /// What a person who watches wants to read; fetches and decisions are in the table.
 fn happened(what: &What) -> Option<String> {
     match what {
+        // An error of the check, of the status or of the deletion tells of these.
+        What::Write { write: Written::Status | Written::FinalizerAdded | Written::FinalizerRemoved, .. } => None,
         What::Write { error: Some(error), .. } => Some(format!("a write failed: {error}")),
         What::Write { write: Written::Scale { target, from, to, .. }, .. } => {
             Some(format!("{target} scaled from {from} to {to}"))
@@ -144,7 +146,7 @@ fn happened(what: &What) -> Option<String> {
         What::Error { message, .. } => Some(message.to_string()),
         What::Life(life) => Some(turn(life)),
         What::Write { .. } | What::Fetch { .. } | What::Decision { .. } => None,
-        What::Poll { .. } | What::Pushed { .. } | What::Hpa(_) | What::Query { .. } => None,
+        What::Poll { .. } | What::Pushed { .. } | What::Hpa(_) | What::Query { .. } | What::Checked { .. } => None,
         What::Defined { .. } | What::Gone | What::Paused(_) | What::Resource { .. } => None,
     }
 }

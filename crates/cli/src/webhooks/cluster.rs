@@ -38,7 +38,7 @@ impl Cluster {
         let Workload { api_version, kind, .. } = workload;
         let key = (api_version.clone(), kind.clone());
         let fresh = |seen: &Instant| seen.elapsed() < KNOWN;
-        if workload.has_pods() || self.kinds().get(&key).is_some_and(fresh) {
+        if workload.is_well_known() || self.kinds().get(&key).is_some_and(fresh) {
             return Ok(());
         }
         let unknown = || format!("no matches for kind {kind:?} in version {api_version:?}");
@@ -49,7 +49,7 @@ impl Cluster {
             Err(error) => return Err(format!("cannot look {kind} of {api_version} up: {}", said(&error))),
         };
         let mut resources = list["resources"].as_array().into_iter().flatten();
-        if !resources.any(|resource| resource["kind"] == *kind && !is_subresource(resource)) {
+        if !resources.any(|resource| is_kind(resource, kind) && !is_subresource(resource)) {
             return Err(unknown());
         }
         let mut kinds = self.kinds();
@@ -137,6 +137,11 @@ fn discovery(api_version: &str) -> Option<String> {
     }
 }
 
+/// API servers' clients, the HPA controller among them, know kinds in small letters too.
+fn is_kind(resource: &Value, kind: &str) -> bool {
+    resource["kind"].as_str().is_some_and(|known| known == kind || known.to_lowercase() == kind)
+}
+
 fn is_subresource(resource: &Value) -> bool {
     resource["name"].as_str().is_none_or(|name| name.contains('/'))
 }
@@ -161,6 +166,15 @@ mod tests {
         assert_eq!(discovery("argoproj.io/v1alpha1").as_deref(), Some("/apis/argoproj.io/v1alpha1"));
         for odd in ["", "/", "a/", "/v1", "a/b/c", "../v1", "apps/..", "a/v1?x=y", "Apps/v1", "a b/v1", "a/v1#"] {
             assert_eq!(discovery(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_kind_in_small_letters_is_the_kind() {
+        let resource = serde_json::json!({"kind": "ReplicaSet", "name": "replicasets"});
+        for (kind, known) in [("ReplicaSet", true), ("replicaset", true), ("Replicaset", false), ("replicasets", false)]
+        {
+            assert_eq!(is_kind(&resource, kind), known, "{kind}");
         }
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tidemark_admission::Neighbour;
 use tidemark_api::ScaledObject;
 use tidemark_operator::client;
+use tidemark_trigger::causes;
 use tokio::sync::watch;
 
 use super::judge::Index;
@@ -80,7 +81,7 @@ async fn keep(api: Api<DynamicObject>, kind: Neighbour, index: Arc<Index>, synce
             Err(error) => {
                 let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
                 failures += 1;
-                let error = crate::describe(&anyhow::Error::new(error));
+                let error = causes(&error);
                 tracing::warn!(?kind, error, "a watch failed; reviews look at what was known before");
                 tokio::time::sleep(pause).await;
             }

@@ -31,4 +31,5 @@ mod terminal;
 mod traces;
 mod up;
 mod webhooks;
+mod with_keda;
 mod world;

@@ -121,6 +121,7 @@ fn the_manifests_are_what_the_chart_makes_of_its_values() {
         (&["--keda-names"], "keda", &["kedaNames=true"]),
         (&["--no-webhooks"], "tidemark", &["webhooks.enabled=false"]),
         (&["--watch-namespaces=a,b"], "tidemark", &["watchNamespace=a\\,b"]),
+        (&["--reasons-port=8443"], "tidemark", &["reasonsApi.operator.enabled=true", "reasonsApi.operator.port=8443"]),
         (
             &["--image=example.com/tools/tidemark:v1", "--replicas=2"],
             "tidemark",

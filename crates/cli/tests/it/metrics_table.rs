@@ -2,7 +2,7 @@
 //! running processes: an operator with triggers that work, fail, are paused and are deleted, a metrics server that asks
 //! it, and webhooks.
 
-mod pushed;
+pub mod pushed;
 pub mod scrape;
 mod table;
 

@@ -2,9 +2,9 @@
 //! whether the page says what the catalogue of metrics says. What only promtool can tell is skipped where there is none.
 
 mod dashboard;
-mod known;
+pub mod known;
 mod page;
-mod promql;
+pub mod promql;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,14 +1,16 @@
 //! A real API server with its own controllers and HPA controller, in real time: the scenarios of the sandbox, and what
 //! an installation lives through.
 
+mod definitions;
 mod faults;
 mod installation;
-mod keda;
+mod kedas_chart;
 mod left;
 mod migration;
-mod release;
+mod reasons_port;
+pub mod release;
 mod roles;
-mod sources;
+pub mod sources;
 mod tour;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -14,6 +15,7 @@ use tidemark_engine::composite::Modifiers;
 use tidemark_engine::controls;
 use tidemark_trigger::{Connection, MetricSpec};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::plan::Definitions;
 use super::trigger::{BuildResult, Built, Parts};
@@ -53,6 +55,8 @@ pub(super) struct Reconcile {
 /// What a check found and did.
 #[derive(Default)]
 pub(super) struct Checked {
+    /// Without the wait for its turn.
+    pub(super) took: Duration,
     /// The object as it is now; none where it is gone or could not be read.
     pub(super) object: Option<Box<ScaledObject>>,
     pub(super) target: Option<(Target, Found)>,
@@ -144,7 +148,7 @@ impl Reconcile {
     /// Puts finalizer and label on the object where they are missing; false where the object is gone.
     async fn mark(&self, object: &mut Box<ScaledObject>) -> Result<bool, String> {
         let api: Api<ScaledObject> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let mut conflicts = 0;
+        let (begun, mut conflicts) = (Instant::now(), 0);
         loop {
             let mut finalizers = object.finalizers().to_vec();
             let finalized = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
@@ -162,13 +166,12 @@ impl Reconcile {
             }
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             match api.patch(&self.key.name, &params, &Patch::Merge(json!({"metadata": metadata}))).await {
-                Ok(marked) => {
-                    **object = marked;
-                    return Ok(true);
-                }
                 Err(error) if client::is_absent(&error) => return Ok(false),
                 Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-                Err(error) => return Err(client::describe(&error)),
+                result => {
+                    **object = self.told(Write::FinalizerAdded, begun, result)?;
+                    return Ok(true);
+                }
             }
             match self.read().await? {
                 Some(fresh) if fresh.metadata.deletion_timestamp.is_none() => *object = fresh,
@@ -293,7 +296,7 @@ impl Reconcile {
     async fn write_hpa(&self, name: &str, wanted: &HorizontalPodAutoscaler) -> Result<HorizontalPodAutoscaler, String> {
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let mut conflicts = 0;
+        let (begun, mut conflicts) = (Instant::now(), 0);
         loop {
             let found = api.get_opt(name).await.map_err(|error| client::describe(&error))?;
             let (write, result) = match found {
@@ -307,7 +310,7 @@ impl Reconcile {
             };
             match result {
                 Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-                result => return self.told(write, result),
+                result => return self.told(write, begun, result),
             }
         }
     }
@@ -315,7 +318,7 @@ impl Reconcile {
     /// Deletes an HPA, if it is this object's and nobody takes it over meanwhile.
     pub(super) async fn delete_hpa(&self, name: &str, object: &ScaledObject) -> Result<(), String> {
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.ctx.client.clone(), &self.key.namespace);
-        let mut conflicts = 0;
+        let (begun, mut conflicts) = (Instant::now(), 0);
         loop {
             let Some(found) = api.get_opt(name).await.map_err(|error| client::describe(&error))? else { return Ok(()) };
             let owned = found.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
@@ -330,15 +333,16 @@ impl Reconcile {
             match api.delete(name, &params).await {
                 Err(error) if client::is_absent(&error) => return Ok(()),
                 Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-                result => return self.told(Write::HpaDeleted { name: name.into() }, result.map(drop)),
+                result => return self.told(Write::HpaDeleted { name: name.into() }, begun, result.map(drop)),
             }
         }
     }
 
-    /// Tells of a write and how it ended.
-    fn told<T>(&self, write: Write, result: kube::Result<T>) -> Result<T, String> {
+    /// Tells of a write that has ended now, and how.
+    fn told<T>(&self, write: Write, begun: Instant, result: kube::Result<T>) -> Result<T, String> {
         let result = result.map_err(|error| client::describe(&error));
-        self.tell(What::Write { write, error: result.as_ref().err().map(|error| error.as_str().into()) });
+        let error = result.as_ref().err().map(|error| error.as_str().into());
+        self.tell(self.ctx.written(write, begun.elapsed(), error));
         result
     }
 
@@ -387,13 +391,9 @@ fn check_triggers(spec: &ScaledObjectSpec) -> Result<(), String> {
 
 /// The scaling modifiers, ready for use; none where they are not used.
 fn compile_modifiers(spec: &ScaledObjectSpec) -> Result<Option<Arc<Modifiers>>, String> {
-    let Some(source) = spec.modifiers() else { return Ok(None) };
-    let externals = spec.triggers.iter().filter(|trigger| !matches!(trigger.type_.as_str(), "cpu" | "memory"));
-    let names: Vec<&str> =
-        externals.filter_map(|trigger| trigger.name.as_deref()).filter(|name| !name.is_empty()).collect();
-    let modifiers = Modifiers::build(source, &names)
-        .map_err(|error| format!("advanced.scalingModifiers.{}: {error}", error.field()))?;
-    Ok(Some(Arc::new(modifiers)))
+    let modifiers = spec.compile_modifiers().transpose();
+    let modifiers = modifiers.map_err(|error| format!("advanced.scalingModifiers.{}: {error}", error.field()))?;
+    Ok(modifiers.map(Arc::new))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) struct ScaleDone {
     to: i32,
     cause: ScaleCause,
     evaluation: u64,
+    took: Duration,
     result: Scaled,
 }
 
@@ -200,8 +201,10 @@ impl Actor {
         self.workload.scaling = true;
         let (client, target, evaluation) = (self.ctx.client.clone(), state.target.clone(), self.evaluation.number);
         self.start(async move {
+            let begun = Instant::now();
             let result = target.scale(&client, Some(from), to).await;
-            Done::Scaled(Box::new(ScaleDone { target: target.describe(), to, cause, evaluation, result }))
+            let took = begun.elapsed();
+            Done::Scaled(Box::new(ScaleDone { target: target.describe(), to, cause, evaluation, took, result }))
         });
     }
 
@@ -231,13 +234,13 @@ impl Actor {
 
     pub(super) fn on_scaled(&mut self, done: ScaleDone) {
         self.workload.scaling = false;
-        let ScaleDone { target, to, cause, evaluation, result } = done;
+        let ScaleDone { target, to, cause, evaluation, took, result } = done;
         match result {
             Scaled::Done { from, written } => {
                 self.workload.replicas = Some(to);
                 if written {
                     let write = Write::Scale { target, from, to, cause };
-                    self.tell_of(evaluation, What::Write { write, error: None });
+                    self.tell_of(evaluation, self.ctx.written(write, took, None));
                 }
             }
             Scaled::Moved { replicas } => {
@@ -246,7 +249,7 @@ impl Actor {
             }
             Scaled::Failed { from, message } => {
                 let write = Write::Scale { target, from, to, cause };
-                self.tell_of(evaluation, What::Write { write, error: Some(message.into()) });
+                self.tell_of(evaluation, self.ctx.written(write, took, Some(message.into())));
                 // The target may be gone, or have other replicas than it was thought to have. The next poll tries again.
                 self.workload.decide_next = false;
                 self.put_off_target_event(ANOTHER_TARGET);

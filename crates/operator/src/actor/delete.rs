@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tidemark_api::{FINALIZER, ScaledObject};
+use tokio::time::Instant;
 
 use super::under_way::UnderWay;
 use super::{Actor, Done, Retry};
@@ -39,10 +40,12 @@ impl Actor {
         let (ctx, key, uid) = (self.ctx.clone(), self.entry.key.clone(), self.entry.uid.clone());
         // The target of another object is none of its business.
         let restores = self.rival.is_none();
+        self.finalizing = true;
         self.start(async move { Done::Finalized(finalize(&ctx, &key, &uid, object, restores).await) });
     }
 
     pub(super) fn on_finalized(&mut self, result: Result<(), String>) {
+        self.finalizing = false;
         match result {
             Ok(()) => {
                 self.delete_retry.settled();
@@ -74,16 +77,27 @@ async fn finalize(
     if restores {
         restore(ctx, key, uid, &object).await;
     }
-    let mut conflicts = 0;
+    let (begun, mut conflicts) = (Instant::now(), 0);
+    let told = |error: Option<&str>| {
+        let what = ctx.written(Write::FinalizerRemoved, begun.elapsed(), error.map(Into::into));
+        ctx.observer.tell(key, uid, 0, what);
+    };
     loop {
         let others: Vec<&String> = object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
         let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": others}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match api.patch(&key.name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                told(None);
+                return Ok(());
+            }
             Err(error) if client::is_absent(&error) => return Ok(()),
             Err(error) if client::is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
-            Err(error) => return Err(client::describe(&error)),
+            Err(error) => {
+                let message = client::describe(&error);
+                told(Some(&message));
+                return Err(message);
+            }
         }
         match api.get_opt(&key.name).await.map_err(|error| client::describe(&error))? {
             Some(fresh) if fresh.metadata.uid.as_deref() == Some(uid) => *object = fresh,
@@ -105,11 +119,12 @@ async fn restore(ctx: &Context, key: &Arc<ObjectKey>, uid: &Arc<str>, object: &S
             return ctx.observer.tell(key, uid, 0, what);
         }
     };
+    let begun = Instant::now();
     let (from, error) = match target.scale(&ctx.client, None, to).await {
         Scaled::Done { written: false, .. } | Scaled::Moved { .. } => return,
         Scaled::Done { from, .. } => (from, None),
         Scaled::Failed { from, message } => (from, Some(message.into())),
     };
     let write = Write::Scale { target: target.describe(), from, to, cause: ScaleCause::Restored };
-    ctx.observer.tell(key, uid, 0, What::Write { write, error });
+    ctx.observer.tell(key, uid, 0, ctx.written(write, begun.elapsed(), error));
 }

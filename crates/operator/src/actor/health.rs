@@ -39,6 +39,8 @@ impl Actor {
     /// its metrics.
     pub(super) fn report_health(&mut self) {
         let health: Box<[(Text, Health)]> = match (&self.plan.fallback, &self.status.health) {
+            // The metrics of the HPA alone have no health.
+            (Some(_), None) if self.healths().next().is_none() => return,
             (Some(_), _) => self.healths().collect(),
             (None, None) => return,
             (None, Some(health)) => {

@@ -77,14 +77,12 @@ impl Actor {
         self.questions.get_or_insert_default().fetches.push((request, missing));
     }
 
-    /// The triggers that must be read to answer for a metric: for the composite one, all that are read at all.
+    /// The triggers that must be read to answer for a metric. With scaling modifiers there is but the composite one, whatever
+    /// the name that is asked for, and for it all must be that are read at all.
     fn triggers_of(&self, metric: &str) -> Vec<usize> {
         let slots = self.slots.iter().enumerate();
         match &self.modifiers {
-            Some(_) if metric.eq_ignore_ascii_case(COMPOSITE) => {
-                slots.filter(|(_, slot)| !slot.is_resource()).map(|(index, _)| index).collect()
-            }
-            Some(_) => Vec::new(),
+            Some(_) => slots.filter(|(_, slot)| !slot.is_resource()).map(|(index, _)| index).collect(),
             None => {
                 slots.filter(|(index, slot)| slot.answers_to(*index, metric)).map(|(index, _)| index).take(1).collect()
             }

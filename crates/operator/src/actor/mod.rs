@@ -41,7 +41,7 @@ use crate::context::Context;
 use crate::hpa::HpaView;
 use crate::observation::{Definition, Life, Stage, What};
 use crate::snapshot::{Detail, Entry};
-use crate::status::{self, NewCondition, Tracked, Written};
+use crate::status::{self, NewCondition, Tracked};
 use crate::target::{Found, Scaled, Target, TargetError};
 
 use check::Checked;
@@ -96,7 +96,7 @@ enum Done {
     /// The target, read because its generation changed.
     Target(Box<(Target, Result<Found, TargetError>)>),
     Scaled(Box<decide::ScaleDone>),
-    Status(Box<(Written, ScaledObjectStatus)>),
+    Status(Box<report::StatusDone>),
     /// Triggers built again to see whether their parameters have changed.
     Rebuilt {
         epoch: u32,
@@ -166,6 +166,8 @@ pub(crate) struct Actor {
     /// Who has the target or the HPA in this object's place.
     rival: Option<Arc<Rival>>,
     deleting: bool,
+    /// The write with which the finalizer goes is under way.
+    finalizing: bool,
     delete_retry: Retry,
 
     status: Tracked,
@@ -266,6 +268,7 @@ impl Actor {
             told_paused: None,
             rival: birth.rival.clone(),
             deleting: false,
+            finalizing: false,
             delete_retry: Retry::default(),
             status,
             status_write: StatusWrite::default(),
@@ -413,6 +416,10 @@ impl Actor {
 
     fn on_gone(&mut self) {
         self.stop_polling("the ScaledObject is gone");
+        // The watch may be faster than the answer to the write.
+        if self.finalizing {
+            self.tell_life(Life::Deleted);
+        }
         self.tell(What::Gone);
         self.stopped = true;
     }

@@ -4,6 +4,7 @@ use kube::ResourceExt;
 use tidemark_api::ScaledObject;
 use tidemark_engine::controls;
 use tidemark_engine::reason::Reason;
+use tokio::time::Instant;
 
 use super::Actor;
 use super::check::{CheckFailure, Reconcile, refused};
@@ -49,15 +50,16 @@ impl Reconcile {
         self.delete_hpa(&name, object).await.map_err(|error| refused(STEP_HPA, &error))?;
         let resolved =
             self.ctx.kinds.resolve(&self.ctx.client, &self.key.namespace, &object.spec.scale_target_ref).await;
+        // Read before it is held: the replicas that it has by itself are those to give back one day. A paused object does
+        // not need its target.
+        if let Ok(target) = &resolved {
+            let found = target.read(&self.ctx.client, &self.ctx.kinds).await.ok();
+            self.out.target = found.map(|found| (target.clone(), found));
+        }
         let wanted = controls::paused_replicas(object.annotations()).map_err(|error| refused(STEP_SCALE, &error))?;
         if let Some(to) = wanted {
             let target = resolved.as_ref().map_err(|error| refused(STEP_SCALE, error))?;
             self.hold(target, to).await?;
-        }
-        // Only to show its replicas: a paused object does not need its target.
-        if let Ok(target) = resolved {
-            let found = target.read(&self.ctx.client, &self.ctx.kinds).await.ok();
-            self.out.target = found.map(|found| (target, found));
         }
         Ok(())
     }
@@ -65,12 +67,15 @@ impl Reconcile {
     /// Scales the target to the count at which it is held.
     async fn hold(&mut self, target: &Target, to: i32) -> Result<(), CheckFailure> {
         let write = |from| Write::Scale { target: target.describe(), from, to, cause: ScaleCause::Paused };
-        match target.scale(&self.ctx.client, None, to).await {
+        let begun = Instant::now();
+        let scaled = target.scale(&self.ctx.client, None, to).await;
+        let written = |from, error| self.ctx.written(write(from), begun.elapsed(), error);
+        match scaled {
             Scaled::Failed { from, message } => {
-                self.tell(What::Write { write: write(from), error: Some(message.as_str().into()) });
+                self.tell(written(from, Some(message.as_str().into())));
                 return Err(refused(STEP_SCALE, &message));
             }
-            Scaled::Done { from, written: true } => self.tell(What::Write { write: write(from), error: None }),
+            Scaled::Done { from, written: true } => self.tell(written(from, None)),
             // Moved cannot be: no count was expected.
             Scaled::Done { .. } | Scaled::Moved { .. } => {}
         }

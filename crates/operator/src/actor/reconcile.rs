@@ -70,7 +70,9 @@ impl Actor {
         self.start(async move {
             // It is never closed; and a check that waits its turn is kept small.
             check.turn = check.ctx.checks.clone().acquire_owned().await.ok();
-            Done::Checked(Box::new(Box::pin(check.run(object)).await))
+            let begun = Instant::now();
+            let checked = Box::pin(check.run(object)).await;
+            Done::Checked(Box::new(Checked { took: begun.elapsed(), ..checked }))
         });
     }
 
@@ -124,6 +126,8 @@ impl Actor {
 
     pub(super) fn on_checked(&mut self, done: Checked) {
         self.check.running = false;
+        let failed = done.failure.is_some() || done.interrupted.is_some();
+        self.tell(What::Checked { took: done.took, failed });
         self.apply_check(done);
         for request in std::mem::take(&mut self.check.early) {
             self.on_metric_request(request);
@@ -192,7 +196,7 @@ impl Actor {
         status.trigger_types = Some(texts.share(&types));
         let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
         let authentications = distinct(references.map(|reference| reference.name.as_str()));
-        status.authentications = texts.share_some(&authentications);
+        status.authentications = Some(texts.share(&authentications));
         self.status.replace(status);
         self.take_replicas(found.replicas);
         let template_changed = self.workload.target.as_ref().is_some_and(|state| state.template != found.template);
@@ -242,6 +246,7 @@ impl Actor {
         self.slots_generation = self.generation;
         self.arm_auth_refresh();
         self.ask_again();
+        self.report_metrics();
         self.report_health();
         if first && !self.slots.is_empty() {
             self.tell_life(Life::Started);
@@ -274,16 +279,26 @@ impl Actor {
         self.listen(index);
     }
 
+    /// The names of the metrics, once all triggers have told theirs. The HPA may be refused all the same.
+    fn report_metrics(&mut self) {
+        if !self.slots.iter().all(|slot| slot.built.as_ref().is_ok_and(|built| !built.is_unnamed())) {
+            return;
+        }
+        let some = |names: Box<[Text]>| (!names.is_empty()).then_some(names);
+        let external = self.slots.iter().flat_map(Slot::external_names).cloned().collect();
+        let resources = self.slots.iter().flat_map(Slot::metrics).filter_map(whole_pods);
+        let resources = resources.map(|resource| self.ctx.texts.share(resource.as_str())).collect();
+        let mut status = (*self.status).clone();
+        status.external_names = some(external);
+        status.resource_names = some(resources);
+        status.composite = self.modifiers.as_ref().map(|_| self.ctx.texts.share(composite::METRIC));
+        self.status.replace(status);
+    }
+
     fn apply_hpa(&mut self, view: &HpaView) {
         self.hpa = Some(HpaState { uid: view.uid.clone(), fingerprint: view.fingerprint, desired: view.desired });
-        let external: Box<[Text]> = self.slots.iter().flat_map(Slot::external_names).cloned().collect();
-        let resources = self.slots.iter().flat_map(Slot::metrics).filter_map(whole_pods);
-        let resources: Box<[Text]> = resources.map(|resource| self.ctx.texts.share(resource.as_str())).collect();
         let mut status = (*self.status).clone();
         status.hpa_name = Some(view.name.clone());
-        status.external_names = Some(external);
-        status.resource_names = (!resources.is_empty()).then_some(resources);
-        status.composite = self.modifiers.as_ref().map(|_| self.ctx.texts.share(composite::METRIC));
         self.status.replace(status);
         self.tell(What::Hpa(view.seen.clone()));
         self.report_hpa(view);
@@ -300,7 +315,7 @@ impl Actor {
             self.check.failure = Some(failure.message.as_str().into());
             let text = failure.message.as_str();
             self.set_condition(NewCondition::new(status::READY, "False", "ScaledObjectCheckFailed", text));
-            if self.slots.is_empty() {
+            if !self.slots.iter().any(|slot| slot.built.is_ok()) {
                 let text = "the ScaledObject is not ready";
                 self.set_condition(NewCondition::new(status::ACTIVE, "Unknown", "UnknownState", text));
             }

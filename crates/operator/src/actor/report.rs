@@ -1,6 +1,7 @@
 //! What the actor says of itself: its status on the API server, and its snapshot.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use tidemark_api::ScaledObjectStatus;
@@ -8,13 +9,22 @@ use tidemark_engine::activation::Decision;
 use tidemark_engine::hpa::hpa_health;
 use tidemark_engine::reason::Reason;
 use tidemark_engine::verdict::Status;
+use tokio::time::Instant;
 
 use super::{Actor, Done};
 use crate::hpa::HpaView;
-use crate::observation::{Stage, What, Write};
+use crate::observation::{Stage, Write};
 use crate::snapshot::{Detail, Snapshot, View};
 use crate::status::{self, IS_READY, NewCondition, Written};
 use crate::texts::Text;
+
+/// A finished write of the status.
+pub(super) struct StatusDone {
+    sent: ScaledObjectStatus,
+    evaluation: u64,
+    took: Duration,
+    result: Written,
+}
 
 impl Actor {
     /// Takes a decision's conditions, times and activities over into the status.
@@ -82,20 +92,22 @@ impl Actor {
         let Some((version, patch)) = self.status.patch() else { return };
         self.status_write.running = true;
         let (client, key, uid) = (self.ctx.client.clone(), self.entry.key.clone(), self.entry.uid.clone());
-        let sent = self.status.whole();
+        let (sent, evaluation) = (self.status.whole(), self.evaluation.number);
         self.start(async move {
-            let written = status::write(client, &key, &uid, &version, patch).await;
-            Done::Status(Box::new((written, sent)))
+            let begun = Instant::now();
+            let result = status::write(client, &key, &uid, &version, patch).await;
+            Done::Status(Box::new(StatusDone { sent, evaluation, took: begun.elapsed(), result }))
         });
     }
 
-    pub(super) fn on_status_written(&mut self, (written, sent): (Written, ScaledObjectStatus)) {
+    pub(super) fn on_status_written(&mut self, done: StatusDone) {
         self.status_write.running = false;
-        match written {
+        let StatusDone { sent, evaluation, took, result } = done;
+        match result {
             Written::Done { resource_version } => {
                 self.status_write.retry.settled();
                 self.status.written(Some(&resource_version), sent);
-                self.tell(What::Write { write: Write::Status, error: None });
+                self.tell_of(evaluation, self.ctx.written(Write::Status, took, None));
             }
             Written::Conflict(object) => {
                 self.status_write.retry.after_failure();
@@ -106,6 +118,8 @@ impl Actor {
             Written::Gone => self.status_write.retry.after_failure(),
             Written::Failed(message) => {
                 self.status_write.retry.after_failure();
+                let error = Some(message.as_str().into());
+                self.tell_of(evaluation, self.ctx.written(Write::Status, took, error));
                 self.tell_error(Stage::StatusUpdate, message);
             }
         }

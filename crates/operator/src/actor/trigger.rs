@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_api::ScaleTriggers;
+use tidemark_auth::{Place, needs_environment};
 use tidemark_trigger::door::{Hop, HttpRequests};
-use tidemark_trigger::{
-    Connection, Door, ErrorKind, MetricSpec, ParseErrors, Reading, Secret, SourceError, Trigger, TriggerInput,
-};
+use tidemark_trigger::{Connection, Door, ErrorKind, MetricSpec, ParseErrors, Reading, Secret, SourceError, Trigger};
 use tokio::time::Instant;
 
 use super::plan::Definitions;
@@ -88,10 +87,6 @@ pub(crate) fn needs_resolution(trigger: &ScaleTriggers) -> bool {
     trigger.authentication_ref.is_some() || needs_environment(trigger)
 }
 
-fn needs_environment(trigger: &ScaleTriggers) -> bool {
-    trigger.metadata.keys().any(|key| key.ends_with("FromEnv"))
-}
-
 impl Parts {
     /// Whether the trigger can be built again from what is here.
     fn defines(&self, index: usize) -> bool {
@@ -106,21 +101,16 @@ impl Parts {
         let failure = |error: &dyn Display| -> Text { format!("trigger {index} ({}): {error}", trigger.type_).into() };
         let pod = self.template.as_ref().filter(|_| needs_resolution(trigger)).and_then(Template::pod_spec);
         let resolver = if self.fresh { &self.ctx.resolver } else { &self.ctx.refresher };
-        let mut env = BTreeMap::new();
-        if let (true, Some(pod)) = (needs_environment(trigger), &pod) {
-            let container = self.definitions.env_container.as_deref();
-            let resolved = resolver.container_env(&self.key.namespace, pod, container).await;
-            env = resolved.map_err(|error| failure(&error))?;
-        }
-        let mut auth = BTreeMap::new();
-        let (mut pod_identity, mut missing) = (None, Vec::new());
-        if let Some(reference) = &trigger.authentication_ref {
-            let resolved = resolver.resolve(&self.key.namespace, reference, pod.as_ref()).await;
-            let resolved = resolved.map_err(|error| failure(&error))?;
-            (auth, pod_identity, missing) = (resolved.parameters, resolved.pod_identity, resolved.missing);
-        }
-        let fingerprint = fingerprint(&auth, &env, pod_identity.as_deref());
-        let input = self.input(index, trigger, auth, env, pod_identity);
+        let place = Place {
+            namespace: &self.key.namespace,
+            object: &self.key.name,
+            index,
+            for_formula: self.definitions.for_formula,
+        };
+        let container = self.definitions.env_container.as_deref();
+        let resolved = resolver.trigger_input(place, trigger, pod.as_ref(), container).await;
+        let (input, missing) = resolved.map_err(|error| failure(&error))?;
+        let fingerprint = fingerprint(&input.auth, &input.env, input.pod_identity.as_deref());
         match (self.ctx.catalogue)(&input) {
             Ok(trigger) => {
                 let missing = (!missing.is_empty()).then(|| missing.into());
@@ -145,29 +135,6 @@ impl Parts {
         let kind = self.definitions.triggers.get(index).and_then(Option::as_ref).map_or("", |trigger| &trigger.type_);
         let error = with_notes(error, built);
         Err(format!("trigger {index} ({kind}): its source could not be asked for its metrics: {error}").into())
-    }
-
-    fn input(
-        &self,
-        index: usize,
-        trigger: &ScaleTriggers,
-        auth: BTreeMap<String, Secret>,
-        env: BTreeMap<String, Secret>,
-        pod_identity: Option<String>,
-    ) -> TriggerInput {
-        TriggerInput {
-            index,
-            trigger_type: trigger.type_.clone(),
-            name: trigger.name.clone(),
-            metadata: trigger.metadata.clone(),
-            auth,
-            env,
-            pod_identity,
-            metric_type: trigger.metric_type.clone(),
-            as_metric_source: self.definitions.for_formula,
-            namespace: self.key.namespace.clone(),
-            object: self.key.name.clone(),
-        }
     }
 }
 

@@ -158,7 +158,7 @@ async fn an_hpa_that_others_keep_changing_is_put_right_ever_less_often() {
     world.object("workers", |_| {}).await;
     world.pass(5).await;
     let updates = |world: &World| {
-        let is_update = |what: &What| matches!(what, What::Write { write: Write::HpaUpdated { .. }, error: None });
+        let is_update = |what: &What| matches!(what, What::Write { write: Write::HpaUpdated { .. }, error: None, .. });
         world.log().iter().filter(|o| is_update(&o.what)).count()
     };
     // Somebody who looks ten times a second.

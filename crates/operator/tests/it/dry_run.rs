@@ -8,7 +8,7 @@ use crate::world::{Faults, Running, Says, World};
 fn would(operator: &Running) -> Vec<Write> {
     let log = operator.log.lock().unwrap();
     let writes = log.iter().filter_map(|observation| match &observation.what {
-        What::Write { write, error: None } if *write != Write::Status => Some(write.clone()),
+        What::Write { write, error: None, .. } if *write != Write::Status => Some(write.clone()),
         _ => None,
     });
     writes.collect()

@@ -406,6 +406,20 @@ async fn any_kind_with_a_scale_subresource_can_be_scaled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kind_in_small_letters_is_the_kind() {
+    let world = World::new().await;
+    world.deployment("workers", 0).await;
+    world.source.says("queue", Says::Value(5.0));
+    world.object("workers", |o| o["spec"]["scaleTargetRef"]["kind"] = json!("deployment")).await;
+    world.pass(15).await;
+    let ready = world.condition("workers", "Ready").await;
+    assert_eq!(ready.status, "True", "{ready:?}");
+    assert_eq!(world.get("workers").await.status.unwrap().scale_target_kind.as_deref(), Some("apps/v1.Deployment"));
+    assert_eq!(world.replicas("workers").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_kind_is_named() {
     let world = World::new().await;
     let target = json!({"apiVersion": "example.com/v1", "kind": "Nothing", "name": "it"});

@@ -113,7 +113,7 @@ async fn a_leader_that_cannot_renew_writes_nothing_after_the_renew_deadline() {
     assert_eq!(world.replicas("workers").await, 0, "another one may lead by now");
     assert_eq!(world.get("workers").await.metadata.resource_version, version);
     let refused = world.log().into_iter().any(|observation| {
-        matches!(observation.what, What::Write { write: Write::Scale { to: 1, .. }, error: Some(error) } if error.contains("leads no longer"))
+        matches!(observation.what, What::Write { write: Write::Scale { to: 1, .. }, error: Some(error), .. } if error.contains("leads no longer"))
     });
     assert!(refused);
     world.end().await;
@@ -131,7 +131,7 @@ async fn a_dry_run_decides_and_reports_and_writes_nothing() {
     let asked = world.faults.requests().len();
     world.pass(120).await;
     let scaled = |observation: tidemark_operator::Observation| match observation.what {
-        What::Write { write: Write::Scale { from, to, .. }, error: None } => Some((from, to)),
+        What::Write { write: Write::Scale { from, to, .. }, error: None, .. } => Some((from, to)),
         _ => None,
     };
     assert_eq!(world.log().into_iter().find_map(scaled), Some((0, 1)), "it would have");

@@ -1,5 +1,7 @@
 //! Pauses, deletion, authentications' status, determinism.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -109,6 +111,21 @@ async fn a_deleted_object_goes_with_its_hpa_and_leaves_the_replicas() {
     let asked = world.source.asked("queue");
     world.pass(60).await;
     assert_eq!(world.source.asked("queue"), asked);
+    assert!(world.has_event("workers", "ScaledObjectDeleted").await);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_told_though_the_watch_is_faster_than_the_answer() {
+    let world = World::new().await;
+    world.source.says("queue", Says::Value(15.0));
+    world.deployment("workers", 0).await;
+    world.object("workers", |_| {}).await;
+    world.pass(10).await;
+    world.faults.add("PATCH", "/scaledobjects/workers?", Fault::LateAnswer(Duration::from_secs(2)), 1);
+    world.delete::<ScaledObject>("workers").await;
+    world.pass(5).await;
+    assert!(world.api::<ScaledObject>().get_opt("workers").await.unwrap().is_none());
     assert!(world.has_event("workers", "ScaledObjectDeleted").await);
     world.end().await;
 }

@@ -21,3 +21,4 @@ mod scaling;
 mod schedules;
 mod teller;
 mod world;
+mod writes;

@@ -139,7 +139,7 @@ async fn an_activity_pushed_while_the_workload_is_being_put_to_rest_wakes_it_aga
 
 fn scaling(what: &What) -> Option<(i32, i32)> {
     match what {
-        What::Write { write: Write::Scale { from, to, .. }, error: None } => Some((*from, *to)),
+        What::Write { write: Write::Scale { from, to, .. }, error: None, .. } => Some((*from, *to)),
         _ => None,
     }
 }

@@ -118,6 +118,10 @@ pub enum Fault {
     Status(u16),
     /// It is never answered, nor passed on.
     Hang,
+    /// It is passed on after this time.
+    Late(Duration),
+    /// It is passed on, and answered after this time.
+    LateAnswer(Duration),
 }
 
 /// Faults between the operator and the API server. Cheap to clone; clones are the same.
@@ -168,8 +172,11 @@ impl Faults {
             async move {
                 let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
                 let cut = faults.0.lock().unwrap().watches.clone();
+                let mut pause = None;
                 match faults.meet(&request) {
+                    Some(Fault::LateAnswer(time)) => pause = Some(time),
                     Some(Fault::Hang) => std::future::pending::<()>().await,
+                    Some(Fault::Late(time)) => tokio::time::sleep(time).await,
                     Some(Fault::Status(status)) => {
                         let text = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                             "message": "a fault", "reason": if status == 409 { "Conflict" } else { "Fault" }, "code": status});
@@ -179,6 +186,9 @@ impl Faults {
                     None => {}
                 }
                 let (parts, body) = service.oneshot(request).await?.into_parts();
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
                 let frames = TryStreamExt::map_err(BodyStream::new(body), BoxError::from);
                 let body = match watch {
                     true => StreamBody::new(frames.take_until(cut.cancelled_owned())).boxed_unsync(),

@@ -31,8 +31,8 @@ pub(super) fn last_change(view: &View<'_>) -> Vec<String> {
         lines.push(what(view, last));
     }
     lines.extend(last.reasons.iter().map(|reason| format!("Because {reason}")));
-    if let Some(writer) = writer.filter(|_| newer.is_none() && last.by == Author::Other) {
-        lines.push(format!("By the workload's managed fields, it was {}, {}", name(writer), when(view, writer)));
+    if let Some(writer) = writer.filter(|_| newer.is_none() && matches!(last.by, Author::Other | Author::DryRun)) {
+        lines.push(format!("By the workload's managed fields, {}", last_writer(view, last.by, writer)));
     }
     lines
 }
@@ -44,11 +44,21 @@ fn what(view: &View<'_>, change: &Change) -> String {
     };
     let author = match (change.by, &view.detail.hpa_name) {
         (Author::Operator, _) => "written by Tidemark's operator".to_owned(),
+        (Author::DryRun, _) => "as a dry run of Tidemark's operator would have written; it writes nothing".to_owned(),
         (Author::Hpa, Some(name)) => format!("written by the HPA controller for {name}"),
         (Author::Hpa, None) => "written by the HPA controller".to_owned(),
         (Author::Other, _) => "seen then; neither the operator nor the HPA wrote it".to_owned(),
     };
     format!("{} ({}): {counts}, {author}", view.clock(change.time), ago(view.now(), change.time))
+}
+
+/// Who the managed fields say it was; after a dry run, who wrote last, be it the same or not.
+fn last_writer(view: &View<'_>, by: Author, writer: &Writer) -> String {
+    let (who, when) = (name(writer), when(view, writer));
+    match by {
+        Author::DryRun => format!("the last to write them was {who}, {when}"),
+        _ => format!("it was {who}, {when}"),
+    }
 }
 
 /// What the managed fields tell of the time before the operator's.

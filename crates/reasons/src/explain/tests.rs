@@ -248,6 +248,22 @@ fn a_change_by_others_is_told_with_the_name_in_the_managed_fields() {
 }
 
 #[test]
+fn a_change_that_a_dry_run_would_have_made_is_told_as_such_and_who_wrote_last_too() {
+    let mut report = well();
+    let reasons = vec!["s0-q is active at 3".to_owned()];
+    detail(&mut report).changes =
+        vec![Change { time: at("08:05:00"), from: Some(0), to: 1, by: Author::DryRun, reasons }];
+    let writer = Writer { manager: "keda".to_owned(), time: Some(at("08:04:50")), at_creation: false };
+    let told = explain(&report, &Workload { writer: Some(writer), ..Workload::default() }).last_change;
+    let lines = [
+        "08:05:00 (5 min ago): from 0 to 1 replica, as a dry run of Tidemark's operator would have written; it writes nothing",
+        "Because s0-q is active at 3",
+        "By the workload's managed fields, the last to write them was keda (its name as a field manager), 08:04:50 (5 min 10 s ago)",
+    ];
+    assert_eq!(told, lines);
+}
+
+#[test]
 fn nothing_from_elsewhere_breaks_the_lines() {
     let mut report = well();
     report.triggers[0].error =

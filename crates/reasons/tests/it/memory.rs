@@ -102,7 +102,7 @@ fn measured() {
                 to: replicas,
                 cause,
             };
-            tell(&full, object, second, What::Write { write, error: None });
+            tell(&full, object, second, What::Write { write, took: Duration::ZERO, dry_run: false, error: None });
             tell(&full, object, second, What::Error { stage: Stage::Check, message: "a message ".repeat(400).into() });
         }
     }

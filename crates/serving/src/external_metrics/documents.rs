@@ -52,10 +52,10 @@ fn operation() -> Value {
 
 fn schemas(reference: &str) -> Map<String, Value> {
     let text = |description: &str| json!({"type": "string", "description": description});
-    let gvk = json!([{"group": GROUP, "version": VERSION, "kind": "ExternalMetricValueList"}]);
+    let gvk = |kind: &str| json!([{"group": GROUP, "version": VERSION, "kind": kind}]);
     let list = json!({
         "type": "object", "description": "The values of an external metric", "required": ["items"],
-        "x-kubernetes-group-version-kind": gvk,
+        "x-kubernetes-group-version-kind": gvk("ExternalMetricValueList"),
         "properties": {
             "apiVersion": text("Version of the schema"),
             "kind": text("ExternalMetricValueList"),
@@ -68,11 +68,17 @@ fn schemas(reference: &str) -> Map<String, Value> {
     });
     let item = json!({
         "type": "object", "description": "A value of an external metric",
-        "required": ["metricName", "timestamp", "value"],
+        "required": ["metricName", "metricLabels", "timestamp", "value"],
+        "x-kubernetes-group-version-kind": gvk("ExternalMetricValue"),
         "properties": {
+            "apiVersion": text("Version of the schema"),
+            "kind": text("ExternalMetricValue"),
             "metricName": text("Name of the metric"),
-            "metricLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "metricLabels": {
+                "type": "object", "description": "Always null", "additionalProperties": {"type": "string"},
+            },
             "timestamp": {"type": "string", "format": "date-time", "description": "When the value was read"},
+            "window": {"type": "integer", "format": "int64", "description": "Never there"},
             "value": text("The value, a quantity"),
         },
     });

@@ -3,6 +3,8 @@
 use http::Method;
 use k8s_openapi::api::authorization::v1::{NonResourceAttributes, ResourceAttributes, SubjectAccessReviewSpec};
 
+use serde_json::{Value, json};
+
 use crate::external_metrics::{self, metric_path};
 use crate::reasons_api::{self, reasons_path};
 
@@ -59,6 +61,17 @@ impl Attributes {
                 spec.non_resource_attributes =
                     Some(NonResourceAttributes { verb: Some(verb.clone()), path: Some(path.clone()) });
             }
+        }
+    }
+
+    /// What was asked for, for the `details` of a refusal.
+    pub fn details(&self) -> Value {
+        match self {
+            Self::Resource(Resource { group, resource, name: Some(name), .. }) => {
+                json!({"name": name, "group": group, "kind": resource})
+            }
+            Self::Resource(Resource { group, resource, .. }) => json!({"group": group, "kind": resource}),
+            Self::Path { .. } => json!({}),
         }
     }
 

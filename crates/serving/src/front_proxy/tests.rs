@@ -165,7 +165,7 @@ async fn nobody_is_unauthorized_a_stranger_is_forbidden_and_a_master_is_not_aske
     assert_eq!(delegated.check(None, &HeaderMap::new(), &metric()).await, Err(Denied::Unauthorized));
     let proxy = peer(&proxies, "front-proxy-client");
     let denied = delegated.check(Some(&proxy), &headers(), &metric()).await.unwrap_err();
-    let Denied::Forbidden(message) = denied else { panic!("{denied:?}") };
+    let Denied::Forbidden(message, _) = denied else { panic!("{denied:?}") };
     assert!(message.starts_with("s0-x.external.metrics.k8s.io is forbidden: User \"system:hpa\""), "{message}");
     assert_eq!(asked.lock().unwrap().len(), 1);
     let mut masters = headers();

@@ -1,8 +1,6 @@
 //! The operator's end.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
-use tower::{BoxError, Service, service_fn};
+use tower::{BoxError, service_fn};
 
 use super::calls::{Counter, Method, answered, streamed};
 use super::messages::{
@@ -33,6 +31,7 @@ use crate::external_metrics::{ExternalMetric, MetricsSource};
 use crate::https;
 use crate::identity::{self, Identity};
 use crate::reasons_api::ReasonsSource;
+use crate::service::service;
 use crate::tls::Policy;
 
 /// A source that has its own deadlines is not waited for longer than this.
@@ -130,24 +129,12 @@ impl MetricsService {
     }
 }
 
-impl<B> Service<Request<B>> for MetricsService
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError> + Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.answer(request).await) })
-    }
-}
+service!(
+    MetricsService,
+    [B: http_body::Body<Data = Bytes> + Send + 'static, B::Error: Into<BoxError> + Send],
+    Body,
+    |this, request| this.answer(request).await
+);
 
 async fn values(source: &dyn MetricsSource, asked: ScaledObjectRef) -> Result<ExternalMetricValueList, Status> {
     let values = timeout(PATIENCE, source.values(&asked.namespace, &asked.name, &asked.metric_name)).await;

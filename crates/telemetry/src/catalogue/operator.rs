@@ -1,8 +1,8 @@
 //! What the operator tells of its objects, and of itself.
 
 use super::process::{
-    CERTIFICATE_EXPIRY, CPU_SECONDS, LEADER, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, REST_CLIENT_REQUESTS, START_TIME,
-    VIRTUAL_MEMORY,
+    CERTIFICATE_EXPIRY, CPU_SECONDS, LEADER, MAX_FDS, MAX_VIRTUAL_MEMORY, OPEN_FDS, RECEIVED, RESIDENT_MEMORY,
+    REST_CLIENT_REQUESTS, SENT, START_TIME, VIRTUAL_MEMORY,
 };
 use super::services::SERVER;
 use super::{DURATION_BOUNDS, Instrument, Label, Metric, Source, What, label, milliseconds, plain, seconds};
@@ -306,6 +306,42 @@ pub static LOST: Metric = Metric {
     source: Source::Lost,
 };
 
+/// What checks the ScaledObjects, as KEDA calls it.
+pub const CONTROLLER: &str = "scaledobject";
+
+/// Checks of objects.
+pub static RECONCILES: Metric = Metric::counted(
+    "controller_runtime_reconcile_total",
+    Instrument::Counter,
+    &[label(What::At(0), "controller"), label(What::At(1), "result")],
+    &[],
+    "Checks of ScaledObjects, of their targets, triggers and HPAs, by `success` or `error`.",
+);
+
+/// Checks of objects that failed.
+pub static RECONCILE_ERRORS: Metric = Metric::counted(
+    "controller_runtime_reconcile_errors_total",
+    Instrument::Counter,
+    &[label(What::At(0), "controller")],
+    &[],
+    "Checks of ScaledObjects that have found something wrong, or could not be made.",
+);
+
+/// The durations of checks.
+pub static RECONCILE_SECONDS: Metric = Metric::counted(
+    "controller_runtime_reconcile_time_seconds",
+    Instrument::Histogram,
+    &[label(What::At(0), "controller")],
+    CHECK_BOUNDS,
+    "Seconds that a check of a ScaledObject took.",
+);
+
+/// Upper bounds of the duration of a check, in seconds: those of controllers for Kubernetes.
+const CHECK_BOUNDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5,
+    1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0,
+];
+
 /// All that the operator tells, in the order in which it does.
 pub static OPERATOR: &[&Metric] = &[
     &BUILD,
@@ -327,6 +363,9 @@ pub static OPERATOR: &[&Metric] = &[
     &HTTP_DURATION,
     &HTTP_DURATION_BY_TRIGGER,
     &LOST,
+    &RECONCILES,
+    &RECONCILE_ERRORS,
+    &RECONCILE_SECONDS,
     &SERVER.started,
     &SERVER.received,
     &SERVER.sent,
@@ -341,4 +380,7 @@ pub static OPERATOR: &[&Metric] = &[
     &VIRTUAL_MEMORY,
     &OPEN_FDS,
     &MAX_FDS,
+    &MAX_VIRTUAL_MEMORY,
+    &RECEIVED,
+    &SENT,
 ];

@@ -61,6 +61,30 @@ pub static VIRTUAL_MEMORY: Metric = usage(
     Source::Usage(|usage| usage.virtual_bytes),
 );
 
+/// Address space that may be in use.
+pub static MAX_VIRTUAL_MEMORY: Metric = usage(
+    "process_virtual_memory_max_bytes",
+    Instrument::Gauge,
+    "Bytes of address space that the process may reserve.",
+    Source::Usage(|usage| usage.most_virtual_bytes),
+);
+
+/// Bytes from the network.
+pub static RECEIVED: Metric = usage(
+    "process_network_receive_bytes_total",
+    Instrument::Counter,
+    "Bytes that came over the network of the process, which is that of its whole pod.",
+    Source::Usage(|usage| usage.received_bytes),
+);
+
+/// Bytes to the network.
+pub static SENT: Metric = usage(
+    "process_network_transmit_bytes_total",
+    Instrument::Counter,
+    "Bytes that went over the network of the process, which is that of its whole pod.",
+    Source::Usage(|usage| usage.sent_bytes),
+);
+
 /// Files and connections that are open.
 pub static OPEN_FDS: Metric = usage(
     "process_open_fds",

@@ -1,8 +1,8 @@
 //! What the webhooks and the metrics server tell, and both ends of the link between operator and metrics server.
 
 use super::process::{
-    CERTIFICATE_EXPIRY, CPU_SECONDS, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, REST_CLIENT_REQUESTS, START_TIME,
-    VIRTUAL_MEMORY,
+    CERTIFICATE_EXPIRY, CPU_SECONDS, MAX_FDS, MAX_VIRTUAL_MEMORY, OPEN_FDS, RECEIVED, RESIDENT_MEMORY,
+    REST_CLIENT_REQUESTS, SENT, START_TIME, VIRTUAL_MEMORY,
 };
 use super::{CALL_BOUNDS, Instrument, Label, Metric, What, label};
 
@@ -161,6 +161,9 @@ pub static WEBHOOKS: &[&Metric] = &[
     &VIRTUAL_MEMORY,
     &OPEN_FDS,
     &MAX_FDS,
+    &MAX_VIRTUAL_MEMORY,
+    &RECEIVED,
+    &SENT,
 ];
 
 /// All that the metrics server tells.
@@ -180,4 +183,7 @@ pub static METRICS_SERVER: &[&Metric] = &[
     &VIRTUAL_MEMORY,
     &OPEN_FDS,
     &MAX_FDS,
+    &MAX_VIRTUAL_MEMORY,
+    &RECEIVED,
+    &SENT,
 ];

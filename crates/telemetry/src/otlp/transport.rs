@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use prost::Message;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use tidemark_trigger::causes;
 use tonic::Status;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -137,7 +138,7 @@ impl Transport {
             true => post.header(CONTENT_ENCODING, "gzip").body(gzip(&request)?),
             false => post.body(request),
         };
-        let mut response = post.send().await.map_err(|error| Failure::new(causes(error.without_url()), true))?;
+        let mut response = post.send().await.map_err(|error| Failure::new(causes(&error.without_url()), true))?;
         let status = response.status();
         if !status.is_success() {
             let again = [
@@ -169,7 +170,7 @@ impl Transport {
         metadata: MetadataMap,
         request: Bytes,
     ) -> Result<Option<ExportMetricsPartialSuccess>, Failure> {
-        client.ready().await.map_err(|error| Failure::new(causes(error), true))?;
+        client.ready().await.map_err(|error| Failure::new(causes(&error), true))?;
         let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), request);
         let method = PathAndQuery::from_static(self.destination.signal.method());
         match client.unary(request, method, Encoded).await {
@@ -243,7 +244,7 @@ fn read(file: &Path) -> Result<Vec<u8>, SetupError> {
 }
 
 fn http_client(destination: &Destination) -> Result<reqwest::Client, SetupError> {
-    let failed = |error: reqwest::Error| SetupError::Client(causes(error.without_url()));
+    let failed = |error: reqwest::Error| SetupError::Client(causes(&error.without_url()));
     let url = reqwest::Url::parse(&destination.endpoint).map_err(|error| SetupError::Endpoint(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(SetupError::Endpoint(format!("{:?} is neither http nor https", url.scheme())));
@@ -265,9 +266,9 @@ fn http_client(destination: &Destination) -> Result<reqwest::Client, SetupError>
 }
 
 fn grpc_client(destination: &Destination) -> Result<Way, SetupError> {
-    let failed = |error: tonic::transport::Error| SetupError::Client(causes(error));
+    let failed = |error: tonic::transport::Error| SetupError::Client(causes(&error));
     let mut endpoint =
-        Endpoint::from_shared(destination.endpoint.clone()).map_err(|error| SetupError::Endpoint(causes(error)))?;
+        Endpoint::from_shared(destination.endpoint.clone()).map_err(|error| SetupError::Endpoint(causes(&error)))?;
     if destination.endpoint.starts_with("https://") {
         let mut tls = ClientTlsConfig::new();
         tls = match &destination.certificate {
@@ -290,18 +291,4 @@ fn grpc_client(destination: &Destination) -> Result<Way, SetupError> {
         client = client.send_compressed(CompressionEncoding::Gzip);
     }
     Ok(Way::Grpc { client: Box::new(client), metadata })
-}
-
-/// An error and what it came from.
-fn causes(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -18,9 +18,11 @@ pub struct Object {
     pub paused: bool,
     /// The last decision rests on a fallback; none before the first one.
     pub fallback: Option<bool>,
-    /// Polls that have begun, and times when a source told unasked.
+    /// Polls that have begun, requests of the HPA that came before a poll was due, and times when a source told unasked.
     pub evaluations: u64,
-    /// Seconds between the time when the last poll was due and its begin.
+    /// The number of the last one, as the operator has it.
+    pub evaluation: u64,
+    /// Seconds between the time when the last poll was due and its begin; 0 where the HPA's request came before it.
     pub lateness: Option<f64>,
     /// The types of its triggers.
     pub trigger_types: Arc<[Arc<str>]>,
@@ -40,6 +42,7 @@ impl Object {
             paused: false,
             fallback: None,
             evaluations: 0,
+            evaluation: 0,
             lateness: None,
             trigger_types: Arc::default(),
             scalers: Vec::new(),

@@ -34,6 +34,10 @@ impl TraceId {
         let uid = &observation.uid;
         let time = observation.time.as_nanosecond().to_be_bytes();
         match &observation.what {
+            // Several may end at once.
+            What::Write { write, .. } if observation.evaluation == 0 => {
+                Self::hashed(seed, uid, &[b"write", &time, write.kind().as_bytes(), write.verb().as_bytes()])
+            }
             What::Query { metric, .. } => Self::hashed(seed, uid, &[b"query", &time, metric.as_bytes()]),
             _ if observation.evaluation == 0 => Self::hashed(seed, uid, &[b"beside", &time]),
             _ => Self::of_evaluation(seed, uid, observation.evaluation),

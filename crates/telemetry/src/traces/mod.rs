@@ -1,7 +1,8 @@
 //! Traces: each evaluation of an object is one, made from what is observed.
 //!
 //! A trace is `evaluate` with `fetch`, `decide` and `write` below it. What the HPA asks for is a trace of its own,
-//! `query`, with a link to the object's latest evaluation.
+//! `query`, with a link to the object's latest evaluation. In a dry run nothing is written: there `would write` stands in
+//! the place of `write`, an instant, and every span has `tidemark.dry_run`.
 
 mod ids;
 mod sampler;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub batching: Batching,
     pub sampler: Sampler,
     pub limits: Limits,
+    /// The operator never writes; its spans say so. No variable says this.
+    pub dry_run: bool,
     /// What could not be understood and was left out, in words for the log.
     pub warnings: Vec<String>,
 }
@@ -36,6 +39,7 @@ impl Settings {
             batching: reader.batching(Signal::Traces, 5000, service),
             sampler: Sampler::read(&mut reader),
             limits: Limits::read(&mut reader, Signal::Traces),
+            dry_run: false,
             warnings: reader.into_warnings(),
         }
     }

@@ -239,22 +239,24 @@ fn metric(seen: &Seen) -> Vec<KeyValue> {
     attributes
 }
 
-/// The span of a write to the API server, which ended at `times.1`.
+/// The span of a write to the API server; of one that a dry run would have made, an instant.
 pub(super) fn write(what: &What, standing: Standing, times: (Timestamp, Timestamp)) -> Option<Span> {
-    let What::Write { write, error } = what else { return None };
-    let mut span = span("write", standing, times);
-    span.kind = SpanKind::Client.into();
-    let attributes = &mut span.attributes;
-    let (kind, verb, name) = match write {
-        Write::Scale { target, .. } => ("scale", "update", Some(target)),
-        Write::HpaCreated { name } => ("hpa", "create", Some(name)),
-        Write::HpaUpdated { name } => ("hpa", "update", Some(name)),
-        Write::HpaDeleted { name } => ("hpa", "delete", Some(name)),
-        Write::Status => ("status", "update", None),
+    let What::Write { write, dry_run, error, .. } = what else { return None };
+    let (name, kind) = match dry_run {
+        true => ("would write", SpanKind::Internal),
+        false => ("write", SpanKind::Client),
     };
-    attributes.push(attribute("tidemark.write.kind", kind));
-    attributes.push(attribute("tidemark.write.verb", verb));
-    attributes.extend(name.map(|name| attribute("tidemark.write.target", &**name)));
+    let mut span = span(name, standing, times);
+    span.kind = kind.into();
+    let attributes = &mut span.attributes;
+    attributes.push(attribute("tidemark.write.kind", write.kind()));
+    attributes.push(attribute("tidemark.write.verb", write.verb()));
+    let target = match write {
+        Write::Scale { target, .. } => Some(target),
+        Write::HpaCreated { name } | Write::HpaUpdated { name } | Write::HpaDeleted { name } => Some(name),
+        Write::Status | Write::FinalizerAdded | Write::FinalizerRemoved => None,
+    };
+    attributes.extend(target.map(|target| attribute("tidemark.write.target", &**target)));
     if let Write::Scale { from, to, cause, .. } = write {
         attributes.push(attribute("tidemark.replicas.from", i64::from(*from)));
         attributes.push(attribute("tidemark.replicas.to", i64::from(*to)));

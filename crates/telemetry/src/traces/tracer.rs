@@ -44,6 +44,7 @@ pub struct Tracer {
     seed: u128,
     sampler: Sampler,
     limits: Limits,
+    dry_run: bool,
     queue: Queue,
     /// The evaluation of each object that has not been told yet, by the object's uid.
     open: BTreeMap<Arc<str>, Evaluation>,
@@ -86,7 +87,6 @@ enum Begin {
 }
 
 struct Decision {
-    time: Timestamp,
     attributes: Vec<KeyValue>,
     changes: bool,
 }
@@ -134,8 +134,8 @@ pub fn run(
 impl Tracer {
     /// A tracer whose spans go to a queue.
     pub fn new(settings: &Settings, seed: u128, queue: Queue) -> Self {
-        let (sampler, limits) = (settings.sampler, settings.limits);
-        Self { seed, sampler, limits, queue, open: BTreeMap::new(), told: BTreeMap::new(), spans: 0 }
+        let (sampler, limits, dry_run) = (settings.sampler, settings.limits, settings.dry_run);
+        Self { seed, sampler, limits, dry_run, queue, open: BTreeMap::new(), told: BTreeMap::new(), spans: 0 }
     }
 
     /// Takes what the stream gives; false at its end.
@@ -161,17 +161,17 @@ impl Tracer {
             What::Query { took, .. } => self.query(observation, *took),
             What::Decision { active, replicas, action, .. } => {
                 let decision = Decision {
-                    time: observation.time,
                     attributes: spans::decision(*active, *replicas, *action),
                     changes: *action != Action::Nothing,
                 };
                 self.decide(observation, decision);
             }
-            What::Write { write, error } => self.write(observation, write, error.as_deref()),
+            What::Write { write, took, error, .. } => self.write(observation, (write, *took), error.as_deref()),
             What::Error { .. } => self.fail(observation),
             What::Life(Life::FallbackActivated) => self.note(observation, "fallback activated"),
             What::Life(Life::FallbackDeactivated) => self.note(observation, "fallback deactivated"),
             What::Defined { .. } | What::Paused(_) | What::Hpa(_) | What::Resource { .. } | What::Life(_) => {}
+            What::Checked { .. } => {}
         }
     }
 
@@ -252,14 +252,12 @@ impl Tracer {
         self.tell(spans::decide(&observation.what, standing, observation.time));
     }
 
-    fn write(&mut self, observation: &Observation, write: &Write, error: Option<&str>) {
+    fn write(&mut self, observation: &Observation, (write, took): (&Write, Duration), error: Option<&str>) {
         let Some(trace) = self.trace(observation) else { return };
-        let mut start = observation.time;
+        let start = earlier(observation.time, took);
         if let Some(open) = self.enter(observation, trace, start, Begin::Unseen) {
             if matches!(write, Write::Scale { .. }) {
                 open.writing = false;
-                // The write follows its decision at once.
-                start = open.decision.as_ref().map_or(start, |decision| decision.time);
             }
             if let Some(error) = error {
                 open.fail(None, error);
@@ -364,6 +362,7 @@ impl Tracer {
         let changes = evaluation.decision.as_ref().map(|decision| decision.changes);
         let result = match (&evaluation.error, changes) {
             (Some(_), _) => "failed",
+            (None, Some(true)) if self.dry_run => "would_scale",
             (None, Some(true)) => "scaled",
             (None, Some(false)) => "unchanged",
             (None, None) => "undecided",
@@ -379,6 +378,9 @@ impl Tracer {
 
     fn tell(&self, span: Option<Span>) {
         if let Some(mut span) = span {
+            if self.dry_run {
+                span.attributes.push(attribute("tidemark.dry_run", true));
+            }
             self.limits.cut(&mut span);
             self.queue.push(Item { scope: spans::SCOPE, message: span.encode_to_vec() });
         }

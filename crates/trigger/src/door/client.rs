@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::{DoorSettings, HttpProfile, tls};
-use crate::{ErrorKind, SourceError};
+use crate::{ErrorKind, SourceError, causes};
 
 /// The clients in use.
 #[derive(Default)]
@@ -88,7 +88,9 @@ fn build(settings: &DoorSettings, profile: &HttpProfile, direct: bool) -> Result
         .pool_max_idle_per_host(if settings.keep_alive { 4 } else { 0 })
         .user_agent(concat!("tidemark/", env!("CARGO_PKG_VERSION")));
     let builder = if direct { builder.no_proxy() } else { builder };
-    builder.build().map_err(|e| SourceError::new(ErrorKind::Configuration, format!("HTTP client: {}", causes(&e))))
+    builder
+        .build()
+        .map_err(|e| SourceError::new(ErrorKind::Configuration, format!("HTTP client: {}", inner_causes(&e))))
 }
 
 /// Reads the body of a reply, unless it is larger than `limit`.
@@ -123,24 +125,12 @@ fn failure(error: &reqwest::Error) -> SourceError {
     } else {
         ErrorKind::Unreachable
     };
-    SourceError::new(kind, causes(error))
+    SourceError::new(kind, inner_causes(error))
 }
 
-/// The innermost causes of an error: the outermost text of reqwest holds the URL with its query, so it is left out.
-fn causes(error: &reqwest::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    // An outer cause often repeats an inner one.
-    let repeated = |i: usize, text: &String| causes[i + 1..].iter().any(|inner| text.contains(inner.as_str()));
-    let kept = causes.iter().enumerate().filter(|(i, text)| !repeated(*i, text)).map(|(_, text)| text.as_str());
-    match &kept.collect::<Vec<_>>()[..] {
-        [] => "the request failed".to_owned(),
-        kept => kept.join(": "),
-    }
+/// The causes of an error: the outermost text of reqwest holds the URL with its query, so it is left out.
+fn inner_causes(error: &reqwest::Error) -> String {
+    error.source().map_or_else(|| "the request failed".to_owned(), causes)
 }
 
 #[cfg(test)]

@@ -89,7 +89,11 @@ async fn a_real_api_server_takes_the_objects_and_refuses_each_right_that_is_take
     let Some(plane) = ControlPlane::start_or_skip(Options::default()).await else { return };
     let client = plane.client().await.unwrap();
     // Without what reaches everything, so that no right hides behind another.
-    let settings = ["rbac.enabledCustomScaledRefKinds=false", "permissions.operator.restrict.secret=true"];
+    let settings = [
+        "rbac.enabledCustomScaledRefKinds=false",
+        "permissions.operator.restrict.secret=true",
+        "reasonsApi.operator.enabled=true",
+    ];
     let objects = rendered(&helm, "1.36.0", &settings);
     install(&client, &objects).await;
     let setting = Setting { certificates: "kedaorg-certs", webhook_configuration: "tidemark-admission" };

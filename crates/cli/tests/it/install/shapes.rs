@@ -200,6 +200,44 @@ fn the_reasons_are_served_by_the_metrics_server_to_whoever_may_view_a_namespace(
 }
 
 #[test]
+fn the_operator_serves_the_reasons_itself_only_where_that_is_wanted() {
+    let Some(helm) = helm() else { return };
+    let policies = ["networkPolicy.enabled=true", "networkPolicy.flavor=kubernetes"];
+    let wanted = ["reasonsApi.operator.enabled=true", "reasonsApi.operator.port=8443", "metricsServer.enabled=false"];
+    let operator = "tidemark-operator";
+    let all = rendered(&helm, "1.36.0", &[&policies[..], &wanted].concat());
+    let container = &named(&all, "Deployment", operator)["spec"]["template"]["spec"]["containers"][0];
+    let holds = |list: &Value, item: &Value| list.as_array().unwrap().contains(item);
+    assert!(holds(&container["args"], &json!("--reasons-bind-address=:8443")), "{container}");
+    assert!(holds(&container["ports"], &json!({"name": "reasons", "containerPort": 8443})), "{container}");
+    let port = json!({"name": "reasons", "port": 8443, "targetPort": 8443, "protocol": "TCP"});
+    let service = &named(&all, "Service", operator)["spec"]["ports"];
+    assert!(holds(service, &port), "{service}");
+    let anybody = json!({"from": [{"namespaceSelector": {}}], "ports": [{"port": 8443, "protocol": "TCP"}]});
+    let ingress = &named(&all, "NetworkPolicy", operator)["spec"]["ingress"];
+    assert!(holds(ingress, &anybody), "{ingress}");
+    let settings = named(&all, "RoleBinding", "tidemark-operator-reasons-auth-reader");
+    assert_eq!(settings["metadata"]["namespace"], "kube-system");
+    assert_eq!(settings["roleRef"]["name"], "extension-apiserver-authentication-reader");
+    assert_eq!(settings["subjects"][0]["name"], operator);
+    named(&all, "ClusterRole", "tidemark-operator-reasons-reader");
+    let rules = &named(&all, "ClusterRole", "tidemark-operator-minimal-cluster-role")["rules"];
+    for (group, resource) in
+        [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")]
+    {
+        let rule = json!({"apiGroups": [group], "resources": [resource], "verbs": ["create"]});
+        assert!(holds(rules, &rule), "{rules}");
+    }
+
+    let none = rendered(&helm, "1.36.0", &policies);
+    for object in none.iter().filter(|object| object["metadata"]["name"].as_str().unwrap().starts_with(operator)) {
+        let text = object.to_string();
+        let open = ["--reasons-bind-address", "tokenreviews", "subjectaccessreviews", "8083", "reasons-auth-reader"];
+        assert!(open.iter().all(|word| !text.contains(word)), "{text}");
+    }
+}
+
+#[test]
 fn the_job_of_an_uninstall_runs_after_it_with_what_is_made_for_it_alone() {
     let Some(helm) = helm() else { return };
     let objects = rendered(&helm, "1.36.0", &["networkPolicy.enabled=true", "networkPolicy.flavor=kubernetes"]);

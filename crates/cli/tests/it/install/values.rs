@@ -51,7 +51,7 @@ const IDLE: [&str; 10] = [
 fn own() -> Value {
     json!({
         "kedaNames": true,
-        "reasonsApi": {"enabled": false},
+        "reasonsApi": {"enabled": false, "operator": {"enabled": true, "port": 8443}},
         "uninstallJob": {
             "enabled": true, "waitSeconds": 60, "annotations": {"job.example/a": "b"},
             "resources": {"requests": {"cpu": "10m"}},

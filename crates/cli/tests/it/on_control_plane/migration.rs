@@ -1,9 +1,10 @@
 //! A swap with KEDA in place, and back, as `docs/migrate-from-keda.md` tells it: helm upgrades KEDA's release to this
-//! chart and rolls it back, on a real API server with its own HPA controller, while somebody looks at every change of the
-//! workloads.
+//! chart and rolls it back, on a real API server with its own HPA controller. KEDA's processes are KEDA's own. Somebody
+//! looks at every change of the workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,31 +14,35 @@ use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{self, watcher};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidemark_clock::Clock;
-use tidemark_serving::rotation::material::{Names, renew};
+use tidemark_cli::manifests::{self, Contents};
 use tidemark_testkit::{Audited, ControlPlane, Kubelet, Options};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use xtask::network::free_ports;
+use xtask::services::keda::VERSION;
 
-use super::keda::{self, Keda, LEASE, Told, is_contained};
-use super::left::{Left, held, nightly, orders, reports, workload};
+use super::kedas_chart::{self, ONLY_KEDAS};
+use super::left::{CONDITIONS, Left, condition, held, list, nightly, orders, reports, seasonal};
 use super::release::{
-    ACCOUNTS, CHART, Helm, METRICS_SERVER, NAMESPACE, OPERATOR, Ports, Processes, Rest, SECRET, WEBHOOKS,
+    ACCOUNTS, CHART, Helm, METRICS_SERVER, NAMESPACE, OPERATOR, Ports, Processes, Rest, SECRET, WEBHOOKS, named,
 };
 use super::sources;
 use crate::scenario::SourceChange;
+use crate::with_keda::processes::{self, Keda, LEASE, Part, established};
 use crate::world::Source;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// KEDA does not give its Lease back, so it lasts to its end; then one retry period. The rest is for slow machines.
 const TAKEN_OVER: Duration = Duration::from_secs(17 + 5);
+const LOOK: Duration = Duration::from_millis(100);
 const TOKEN: &str = "let-me-in";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const AUTHENTICATION: &str = "/apis/keda.sh/v1alpha1/namespaces/default/triggerauthentications/source";
+const PAGE: &str = "../../docs/migrate-from-keda.md";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tidemark_takes_over_from_keda_and_gives_back_and_no_workload_notices() {
@@ -47,56 +52,10 @@ async fn tidemark_takes_over_from_keda_and_gives_back_and_no_workload_notices() 
     swap.the_release_becomes_tidemarks().await;
     swap.tidemark_takes_over().await;
     swap.tidemark_scales().await;
-    swap.what_keda_needs_is_there().await;
     swap.the_release_becomes_kedas_again().await;
     swap.keda_scales_again().await;
     swap.nothing_was_noticed();
     swap.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn definitions_and_objects_outlive_releases_that_keep_them() {
-    let Some(plane) = ControlPlane::start_or_skip(Options::default()).await else { return };
-    let Some(helm) = Helm::find(&plane) else { return };
-    let rest = Rest(plane.client().await.unwrap());
-    let stop = CancellationToken::new();
-    let kubelet = tokio::spawn(Kubelet::run(rest.0.clone(), stop.clone()));
-    let settings = vec!["kedaNames=true".to_owned()];
-    let chart = keda::write_chart(plane.directory(), helm.rendered(&settings), true);
-    helm.run(&["install", "keda", chart.to_str().unwrap(), "--create-namespace"]);
-    established(&rest).await;
-    rest.create(DEPLOYMENTS, "test", &workload("Deployment", "orders", 1)).await;
-    let object = orders(1);
-    object.create(&rest).await;
-    let (before, hpa) = (rest.get(&object.path()).await, rest.get(&object.hpa_path()).await);
-
-    // Another release takes the objects that the first one has left, if it is told to.
-    helm.run(&["uninstall", "keda", "--wait"]);
-    assert_eq!(rest.get(&object.path()).await, before);
-    // The Job of the last uninstall finishes at once here.
-    let finishes = "--set-string=uninstallJob.annotations.testkit\\.tidemark\\.dev/finish-after-seconds=0";
-    let install = ["install", "tidemark", CHART, "--set=kedaNames=true", finishes];
-    let refused = helm.try_run(&install).unwrap_err();
-    assert!(refused.contains("invalid ownership metadata"), "{refused}");
-    helm.run(&[&install[..], &["--take-ownership"]].concat());
-    assert_eq!(rest.get(&object.path()).await["spec"], before["spec"]);
-
-    // A release without them leaves those that are marked.
-    helm.run(&["upgrade", "tidemark", CHART, "--reuse-values", "--set=crds.install=false"]);
-    helm.run(&["uninstall", "tidemark", "--wait"]);
-    assert_eq!(rest.get(&object.path()).await["metadata"]["uid"], before["metadata"]["uid"]);
-    assert_eq!(rest.get(&object.hpa_path()).await["metadata"]["uid"], hpa["metadata"]["uid"]);
-    stop.cancel();
-    kubelet.await.unwrap().unwrap();
-}
-
-/// Waits until the definitions that a release has brought are served.
-async fn established(rest: &Rest) {
-    let began = Instant::now();
-    while rest.try_get("/apis/keda.sh/v1alpha1/scaledobjects").await.is_err() {
-        assert!(began.elapsed() < PATIENCE);
-        sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// What was seen of the objects, from the first moment to the last.
@@ -121,8 +80,10 @@ impl Seen {
             "ScaledObject" => {
                 let ready = condition(object, "Ready");
                 let meta = &object["metadata"];
+                // KEDA labels one that was made in a pause when the pause ends.
+                let is_labelled = meta["labels"]["scaledobject.keda.sh/name"] == *name || name == "held";
                 let whole = meta["finalizers"] == json!(["finalizer.keda.sh"])
-                    && meta["labels"]["scaledobject.keda.sh/name"] == *name
+                    && is_labelled
                     && meta["deletionTimestamp"].is_null();
                 if deleted || ready != "True" || !whole {
                     self.harmed.push(format!("{name}: deleted: {deleted}, ready: {ready}, {meta}"));
@@ -139,32 +100,26 @@ impl Seen {
     }
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
-    let conditions = object["status"]["conditions"].as_array();
-    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
-    found.and_then(|condition| condition["status"].as_str()).unwrap_or_default()
-}
-
 struct Swap {
     plane: ControlPlane,
     rest: Rest,
     helm: Helm,
-    keda: Option<Keda>,
+    keda: Keda,
     kedas_ports: Ports,
     ports: Ports,
     processes: Processes,
     source: Arc<Source>,
-    told: Arc<Told>,
     seen: Arc<Mutex<Seen>>,
+    /// Objects that both work on.
     left: Vec<Left>,
-    /// Objects and HPAs, when KEDA worked on them last.
+    /// What is there by path, when KEDA worked on it last.
     before: BTreeMap<String, Value>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Swap {
-    /// KEDA is installed, and runs.
+    /// KEDA is installed, and runs, and has taken all objects on.
     async fn start() -> Option<Self> {
         let plane = ControlPlane::start_or_skip(Options { audit: true, ..Options::default() }).await?;
         let helm = Helm::find(&plane)?;
@@ -173,22 +128,21 @@ impl Swap {
         let [link, api, hooks, kedas_link, kedas_api, kedas_hooks] = free_ports().unwrap();
         let ports = Ports { link, api, hooks };
         let kedas_ports = Ports { link: kedas_link, api: kedas_api, hooks: kedas_hooks };
-        let chart = keda::write_chart(plane.directory(), helm.rendered(&kedas_ports.settings()), false);
+        let keda = Keda::prepare(&plane, kedas_ports, kedas_chart::flags).await?;
+        let chart = kedas_chart::write(plane.directory(), helm.rendered(&kedas_ports.settings()), false);
         helm.run(&["install", "keda", chart.to_str().unwrap(), "--create-namespace"]);
         kedas_ports.lead(&rest).await;
         established(&rest).await;
-        store_kedas_certificates(&rest).await;
 
         let mut this = Self {
             processes: Processes::new(client.clone()),
             plane,
             rest,
             helm,
-            keda: None,
+            keda,
             kedas_ports,
             ports,
             source: Arc::default(),
-            told: Arc::default(),
             seen: Arc::default(),
             left: Vec::new(),
             before: BTreeMap::new(),
@@ -201,7 +155,13 @@ impl Swap {
         let address = listener.local_addr().unwrap();
         this.spawn(sources::serve(listener, address, this.source.clone(), this.stop.clone()));
         this.source.change(SourceChange { token: Some(TOKEN.to_owned()), ..SourceChange::default() });
-        this.start_keda("keda-operator-7d4b9c").await;
+        this.set(&[("orders", 35.0), ("east", 12.0), ("west", 13.0), ("nightly", 0.0), ("held", 0.0)]);
+        this.keda.make_certificates().await;
+        Part::ALL.into_iter().for_each(|part| this.keda.run(part));
+        for part in Part::ALL {
+            this.keda.until_ready(part).await;
+        }
+        this.plane.wait_for_external_metrics().await.unwrap();
         this.create_objects(address.port()).await;
         this.watch();
         Some(this)
@@ -212,30 +172,24 @@ impl Swap {
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
     }
 
-    async fn start_keda(&mut self, name: &'static str) {
-        let client = self.rest.0.clone();
-        self.keda = Some(Keda::start(client, name, self.kedas_ports.api, self.told.clone()).await);
-    }
-
+    /// Users do, and KEDA makes of it what it makes.
     async fn create_objects(&mut self, source: u16) {
         let rest = &self.rest;
         let secret = json!({"metadata": {"name": "source"}, "stringData": {"token": TOKEN}});
         rest.create("/api/v1/namespaces/default/secrets", "test", &secret).await;
-        let authentications = "/apis/keda.sh/v1alpha1/namespaces/default/triggerauthentications";
         let authentication = json!({
-            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication",
-            "metadata": {"name": "source", "finalizers": ["finalizer.keda.sh"]},
+            "apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication", "metadata": {"name": "source"},
             "spec": {"secretTargetRef": [{"parameter": "bearerToken", "name": "source", "key": "token"}]},
         });
-        rest.create(authentications, "test", &authentication).await;
-        let users = json!({"status": {"scaledobjects": "orders,reports,nightly"}});
-        rest.merge(&format!("{authentications}/source/status"), keda::MANAGER, &users).await;
+        rest.create(list(AUTHENTICATION), "test", &authentication).await;
+        rest.create("/api/v1/namespaces", "test", &json!({"metadata": {"name": "shop"}})).await;
         self.left = vec![orders(source), reports(source), nightly(source), held(source)];
         for (left, replicas) in self.left.iter().zip([1, 3, 0, 2]) {
-            let (kind, plural, name) = left.target();
-            let workloads = format!("/apis/apps/v1/namespaces/default/{plural}");
-            rest.create(&workloads, "kubectl-create", &workload(kind, name, replicas)).await;
-            left.create(rest).await;
+            left.create(rest, replicas).await;
+        }
+        seasonal("gone", "shop", "keda-hpa-gone").create(rest, 2).await;
+        for left in &self.left {
+            self.keda.until(left.name, async || left.is_worked_on(rest).await).await;
         }
     }
 
@@ -268,70 +222,94 @@ impl Swap {
 
     /// From now on these values are read, by whoever reads.
     fn set(&self, values: &[(&str, f64)]) {
-        let all = values.iter().map(|(name, value)| ((*name).to_owned(), Some(*value))).collect();
-        self.source.change(SourceChange { values: all, ..SourceChange::default() });
-        let mut told = self.told.0.lock().unwrap();
-        for (name, value) in values {
-            told.insert(format!("s0-metric-api-values-{name}"), *value);
-        }
-        let sum = |names: [&str; 2]| {
-            names.iter().filter_map(|name| told.get(&format!("s0-metric-api-values-{name}"))).sum::<f64>()
-        };
-        let sum = sum(["east", "west"]);
-        told.insert("composite-metric".to_owned(), sum);
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), Some(*value))).collect();
+        self.source.change(SourceChange { values, ..SourceChange::default() });
     }
 
-    async fn until_replicas(&self, name: &str, replicas: i64, within: Duration) {
-        let path = format!("{DEPLOYMENTS}/{name}");
-        let what = format!("{name} has {replicas} replicas");
-        self.processes
-            .until(&what, within, async || {
-                let found = self.rest.get(&path).await["spec"]["replicas"].clone();
-                if found == replicas { Ok(()) } else { Err(found.to_string()) }
-            })
-            .await;
+    /// Waits, and panics with the logs of both sides when it does not come.
+    async fn until(&self, what: &str, within: Duration, mut look: impl AsyncFnMut() -> Result<(), String>) {
+        let began = Instant::now();
+        while let Err(last) = look().await {
+            let logs = || format!("{}{}", self.processes.logs(), self.keda.logs());
+            assert!(began.elapsed() < within, "not within {within:?}: {what}; last: {last}\n{}", logs());
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn until_replicas(&self, workload: &str, replicas: i64) {
+        let what = format!("{workload} has {replicas} replicas");
+        self.until(&what, PATIENCE, async || {
+            let found = self.rest.get(workload).await["spec"]["replicas"].clone();
+            if found == replicas { Ok(()) } else { Err(found.to_string()) }
+        })
+        .await;
+    }
+
+    async fn until_holder(&self, within: Duration, is_tidemark: bool) {
+        let what = if is_tidemark { "Tidemark holds the Lease" } else { "KEDA holds the Lease" };
+        self.until(what, within, async || {
+            let holder = self.rest.get(LEASE).await["spec"]["holderIdentity"].clone();
+            let name = holder.as_str().unwrap_or_default();
+            // KEDA calls itself after the machine, and Tidemark after its pod.
+            let is_it = name.starts_with("keda-operator_") == is_tidemark && !name.is_empty();
+            if is_it { Ok(()) } else { Err(holder.to_string()) }
+        })
+        .await;
+    }
+
+    /// The webhooks refuse a second object for a workload.
+    async fn until_admission_judges(&self) {
+        self.until("admission judges", PATIENCE, async || {
+            let mut second = orders(1).written;
+            second["apiVersion"] = "keda.sh/v1alpha1".into();
+            second["kind"] = "ScaledObject".into();
+            second["metadata"]["name"] = "second".into();
+            let path = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects?dryRun=All";
+            match self.rest.request(http::Method::POST, path, "", "application/json", &second).await {
+                Err(kube::Error::Api(status)) if status.message.contains("is already managed by") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 
     /// The HPA controller reads KEDA's metrics, and has raised what needs more.
     async fn keda_scales(&mut self) {
-        self.set(&[("orders", 35.0), ("east", 12.0), ("west", 13.0), ("nightly", 0.0)]);
-        self.until_replicas("orders", 4, PATIENCE).await;
-        let lease = self.rest.get(LEASE).await;
-        assert!(lease["spec"]["holderIdentity"].as_str().unwrap().starts_with("keda-operator-7d4b9c_"), "{lease}");
-        // The last word of KEDA on what the HPA does.
-        for left in self.left.iter().filter(|left| !left.hpa.is_empty()) {
-            self.before.insert(left.hpa_path(), self.rest.get(&left.hpa_path()).await);
-        }
-        for left in &self.left {
-            self.before.insert(left.path(), self.rest.get(&left.path()).await);
+        self.until_replicas(&self.left[0].workload_path(), 4).await;
+        self.until_replicas(&self.left[1].workload_path(), 3).await;
+        self.until_replicas("/apis/apps/v1/namespaces/shop/deployments/gone", 0).await;
+        self.until_holder(PATIENCE, false).await;
+        self.until_admission_judges().await;
+        // The last word of KEDA.
+        let mut paths: Vec<String> = self.left.iter().map(Left::path).collect();
+        paths.extend(self.left.iter().filter(|left| !left.hpa.is_empty()).map(Left::hpa_path));
+        paths.extend([AUTHENTICATION.to_owned(), secret_path()]);
+        paths.extend(definition_paths());
+        for path in paths {
+            let found = self.rest.get(&path).await;
+            self.before.insert(path, found);
         }
     }
 
-    /// First step: it shows what it would do. Its account may read, as the page says, and no more.
+    /// First step: it shows what it would do. Its account may do what the page says, and no more.
     async fn a_dry_run_beside_keda_writes_nothing(&mut self) {
-        let kubeconfig = self.plane.service_account("default", "looks").await.unwrap();
-        let grant = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-        let watched = ["get", "list", "watch"];
-        let workloads = ["deployments", "statefulsets", "deployments/scale", "statefulsets/scale"];
-        let authentications = ["scaledobjects", "triggerauthentications", "clustertriggerauthentications"];
-        let role = json!({"metadata": {"name": "looks"}, "rules": [
-            grant("keda.sh", &authentications, &watched),
-            grant("autoscaling", &["horizontalpodautoscalers"], &watched),
-            grant("apps", &workloads, &watched),
-            grant("", &["secrets", "configmaps"], &["get"]),
-            grant("", &["pods"], &["list"]),
-        ]});
-        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
-        self.rest.create(roles, "test", &role).await;
-        let binding = json!({
-            "metadata": {"name": "looks"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "looks"},
-            "subjects": [{"kind": "ServiceAccount", "name": "looks", "namespace": "default"}],
-        });
-        self.rest.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", "test", &binding).await;
-        let arguments = ["operator", "--dry-run", "--metrics-bind-address=0", "--health-probe-bind-address=0"];
-        let mut arguments = arguments.map(str::to_owned).to_vec();
-        arguments.extend(["--metrics-service-bind-address=0", "--reasons-bind-address=0"].map(str::to_owned));
+        let objects = look_of_the_page();
+        for object in &objects {
+            let path = match object["kind"].as_str().unwrap() {
+                "ServiceAccount" => "/api/v1/namespaces/keda/serviceaccounts",
+                "ClusterRole" => "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+                "ClusterRoleBinding" => "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                // Its process runs here.
+                _ => continue,
+            };
+            self.rest.create(path, "test", object).await;
+        }
+        let container = &named(&objects, "Deployment", "tidemark-look")["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+        let nowhere = ["--metrics-bind-address=0", "--health-probe-bind-address=0", "--metrics-service-bind-address=0"];
+        let mut arguments: Vec<_> =
+            arguments.chain(nowhere).chain(["--reasons-bind-address=0"]).map(str::to_owned).collect();
+        let kubeconfig = self.plane.service_account(NAMESPACE, "tidemark-look").await.unwrap();
         self.processes.spawn("looks", &arguments, &kubeconfig, BTreeMap::new());
         // One that would write is not to be had with these rights, nor beside KEDA.
         arguments.retain(|argument| argument != "--dry-run");
@@ -340,17 +318,24 @@ impl Swap {
         let said = self.processes.log("rash");
         assert!(said.contains("KEDA's operator runs in this cluster (Deployment keda/keda-operator)"), "{said}");
         self.processes.says("looks", "all objects have been seen", PATIENCE).await;
+        // KEDA would be faster now and then, so it holds its breath, for less time than its Lease has.
+        self.keda.signal(Part::Operator, Signal::STOP);
         self.set(&[("nightly", 7.0)]);
         self.processes.says("looks", "would scale apps/v1.Deployment default/nightly from 0 to 1", PATIENCE).await;
         self.set(&[("nightly", 0.0)]);
+        self.keda.signal(Part::Operator, Signal::CONT);
         sleep(Duration::from_secs(5)).await;
         let log = self.processes.log("looks");
-        for other in ["orders", "reports", "held"] {
-            assert!(!log.contains(&format!("would scale apps/v1.Deployment default/{other}")), "{log}");
-        }
+        let would: Vec<_> = log.lines().filter(|line| line.contains("would ")).collect();
+        let of = |what: &str| would.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(of("would scale"), of("would scale apps/v1.Deployment default/nightly from 0 to 1"), "{would:#?}");
+        // The version in their labels, as the page says.
+        let hpas = ["keda-hpa-orders", "reports", "keda-hpa-nightly", "keda-hpa-gone"];
+        assert_eq!(hpas.map(|hpa| of(&format!("would change HPA {hpa}"))), [1; 4], "{would:#?}");
+        assert_eq!(would.len(), of("would scale") + hpas.len(), "{would:#?}");
         assert!(self.processes.stop("looks").await.success());
         let all = self.plane.audit().unwrap();
-        let own = by(&all, "system:serviceaccount:default:looks");
+        let own = by(&all, "system:serviceaccount:keda:tidemark-look");
         assert!(own.len() > 10 && own.iter().all(|entry| matches!(&*entry.verb, "get" | "list" | "watch")), "{own:#?}");
         assert!(own.iter().all(|entry| !entry.is_forbidden()), "{own:#?}");
     }
@@ -363,7 +348,7 @@ impl Swap {
         settings.iter().for_each(|setting| upgrade.extend(["--set", setting]));
         self.helm.run(&upgrade);
         self.ports.lead(&self.rest).await;
-        let only_kedas = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{}", keda::ONLY_KEDAS);
+        let only_kedas = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{ONLY_KEDAS}");
         assert!(self.rest.is_absent(&only_kedas).await);
         let objects = self.helm.rendered(&settings);
         for (deployment, _) in ACCOUNTS {
@@ -377,13 +362,10 @@ impl Swap {
 
     /// KEDA's pods end; its Lease lasts to its end, and is ours then.
     async fn tidemark_takes_over(&mut self) {
-        self.keda.take().unwrap().end().await;
-        self.processes
-            .until("Tidemark holds the Lease", TAKEN_OVER, async || {
-                let holder = self.rest.get(LEASE).await["spec"]["holderIdentity"].to_string();
-                if holder.starts_with("\"keda-operator_") { Ok(()) } else { Err(holder) }
-            })
-            .await;
+        for part in Part::ALL {
+            assert!(self.keda.stop(part).await.success());
+        }
+        self.until_holder(TAKEN_OVER, true).await;
         self.processes.says(OPERATOR, "all objects have been seen", PATIENCE).await;
         self.plane.wait_for_external_metrics().await.unwrap();
         // Several polls, checks and periods of the HPA controller.
@@ -391,51 +373,54 @@ impl Swap {
         for left in &self.left {
             self.is_kept(left, true).await;
         }
+        self.what_belongs_to_all_is_kept().await;
+        for path in definition_paths() {
+            let found = self.rest.get(&path).await;
+            assert_eq!(found["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{path}");
+        }
     }
 
-    /// Tidemark moves what KEDA would: from one to many, and from zero.
+    /// Tidemark moves what KEDA would: from one to many, and from zero. It also ends what KEDA has begun, and begins what
+    /// KEDA will end.
     async fn tidemark_scales(&mut self) {
         self.set(&[("orders", 55.0), ("nightly", 7.0)]);
-        self.until_replicas("orders", 6, PATIENCE).await;
-        self.until_replicas("nightly", 1, PATIENCE).await;
-        self.processes
-            .until("admission judges", PATIENCE, async || {
-                let mut second = orders(1).written;
-                second["apiVersion"] = "keda.sh/v1alpha1".into();
-                second["kind"] = "ScaledObject".into();
-                second["metadata"]["name"] = "second".into();
-                let path = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects?dryRun=All";
-                match self.rest.request(http::Method::POST, path, "", "application/json", &second).await {
-                    Err(kube::Error::Api(status)) if status.message.contains("is already managed by") => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await;
-    }
-
-    /// What KEDA would look for when it comes back, after Tidemark has worked: it would create, rename or delete nothing.
-    async fn what_keda_needs_is_there(&self) {
+        self.until_replicas(&self.left[0].workload_path(), 6).await;
+        self.until_replicas(&self.left[2].workload_path(), 1).await;
+        self.until_admission_judges().await;
+        self.is_put_back(&seasonal("gone", "shop", "keda-hpa-gone")).await;
+        let later = seasonal("later", "shop", "keda-hpa-later");
+        later.create(&self.rest, 2).await;
+        self.until_replicas(&later.workload_path(), 0).await;
+        self.until("Tidemark works", PATIENCE, async || later.is_worked_on(&self.rest).await).await;
         for left in &self.left {
             self.is_kept(left, false).await;
         }
-        let authentication = "/apis/keda.sh/v1alpha1/namespaces/default/triggerauthentications/source";
-        let authentication = self.rest.get(authentication).await;
-        assert_eq!(authentication["metadata"]["finalizers"], json!(["finalizer.keda.sh"]));
-        let users: BTreeSet<_> = authentication["status"]["scaledobjects"].as_str().unwrap().split(',').collect();
-        assert_eq!(users, BTreeSet::from(["orders", "reports", "nightly"]));
-        self.certificates_are_kept().await;
-        for definition in tidemark_api::crds() {
-            let name = definition.metadata.name.unwrap();
-            let found = self.rest.get(&format!("{DEFINITIONS}/{name}")).await;
-            assert_eq!(found["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{name}");
-        }
+        self.what_belongs_to_all_is_kept().await;
     }
 
-    /// The certificates are KEDA's still, and everybody has been told of their CA.
-    async fn certificates_are_kept(&self) {
-        let secret = self.rest.get(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}")).await;
-        let by_keda = |entry: &Value| entry["manager"] == keda::MANAGER;
-        assert!(secret["metadata"]["managedFields"].as_array().unwrap().iter().all(by_keda), "{secret}");
+    /// An object whose target is at zero is deleted; the target gets the replicas that it had before, and nothing is left.
+    async fn is_put_back(&self, left: &Left) {
+        self.rest.request(http::Method::DELETE, &left.path(), "", "application/json", &Value::Null).await.unwrap();
+        self.until_replicas(&left.workload_path(), 2).await;
+        self.until("object and HPA are gone", PATIENCE, async || {
+            let gone = [self.rest.is_absent(&left.path()).await, self.rest.is_absent(&left.hpa_path()).await];
+            if gone == [true; 2] { Ok(()) } else { Err(format!("{gone:?}")) }
+        })
+        .await;
+        assert_eq!(self.rest.get(&left.workload_path()).await["spec"]["replicas"], 2);
+    }
+
+    /// The authentication's finalizer and users, and the certificates, are as KEDA left them; the API server trusts their
+    /// CA.
+    async fn what_belongs_to_all_is_kept(&self) {
+        let (found, before) = (self.rest.get(AUTHENTICATION).await, &self.before[AUTHENTICATION]);
+        assert_eq!(found["metadata"]["finalizers"], before["metadata"]["finalizers"]);
+        let users = |object: &Value| -> BTreeSet<String> {
+            object["status"]["scaledobjects"].as_str().unwrap().split(',').map(str::to_owned).collect()
+        };
+        assert_eq!(users(&found), users(before));
+        let secret = self.rest.get(&secret_path()).await;
+        assert_eq!(secret, self.before[&secret_path()]);
         let bundle = &secret["data"]["ca.crt"];
         let registered = self.rest.get("/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io");
         let decoded = |value: &Value| BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap();
@@ -445,7 +430,17 @@ impl Swap {
     /// The object and its HPA are as KEDA left them; with `exactly` its status too, but for what HPAs say.
     async fn is_kept(&self, left: &Left, exactly: bool) {
         let (object, before) = (self.rest.get(&left.path()).await, &self.before[&left.path()]);
-        for place in ["/metadata/uid", "/metadata/labels", "/metadata/annotations", "/metadata/generation", "/spec"] {
+        let labels = |object: &Value| {
+            let mut labels = object["metadata"]["labels"].clone();
+            // KEDA gives it to one that was made in a pause when the pause ends; Tidemark at once.
+            if left.hpa.is_empty() && labels.is_object() {
+                labels.as_object_mut().unwrap().remove("scaledobject.keda.sh/name");
+            }
+            if labels == json!({}) { Value::Null } else { labels }
+        };
+        assert_eq!(labels(&object), labels(before), "{}", left.name);
+        for place in ["/metadata/uid", "/metadata/annotations", "/metadata/finalizers", "/metadata/generation", "/spec"]
+        {
             assert_eq!(object.pointer(place), before.pointer(place), "{}: {place}", left.name);
         }
         let (status, old) = (&object["status"], &before["status"]);
@@ -455,18 +450,22 @@ impl Swap {
             "scaleTargetGVKR",
             "scaleTargetKind",
             "externalMetricNames",
+            "resourceMetricNames",
             "compositeScalerName",
             "pausedReplicaCount",
             "triggersTypes",
             "authenticationsTypes",
         ];
         for fact in facts {
-            assert_eq!(status[fact], old[fact], "{}: status.{fact}: {status}", left.name);
+            // Of one that was made in a pause KEDA says little until the pause ends.
+            let is_kept = status[fact] == old[fact] || (left.hpa.is_empty() && old[fact].is_null());
+            assert!(is_kept, "{}: status.{fact}: {status}\n{old}", left.name);
         }
-        // KEDA puts all conditions back to Unknown where one of these is missing.
-        for kind in ["Ready", "Active", "Fallback", "Paused"] {
+        for kind in CONDITIONS {
             assert!(!condition(&object, kind).is_empty(), "{}: {status}", left.name);
-            if exactly {
+        }
+        if exactly {
+            for kind in CONDITIONS.into_iter().chain(["HPAActive"]) {
                 assert_eq!(condition(&object, kind), condition(before, kind), "{}: {kind}: {status}", left.name);
             }
         }
@@ -477,15 +476,15 @@ impl Swap {
             assert!(self.rest.is_absent(&format!("{}keda-hpa-{}", left.hpa_path(), left.name)).await);
             return;
         }
-        let (hpa, before) = (self.rest.get(&left.hpa_path()).await, &self.before[&left.hpa_path()]);
-        assert_eq!(hpa["metadata"]["uid"], before["metadata"]["uid"], "{}", left.name);
-        assert_eq!(hpa["spec"], before["spec"], "{}", left.name);
-        let mut wanted = left.wanted_hpa(&object);
-        // KEDA writes its own version there, as at each of its upgrades.
-        wanted["metadata"]["labels"]["app.kubernetes.io/version"].take();
-        assert!(is_contained(&wanted, &hpa), "{wanted}\n{hpa}");
-        let number = |hpa: &Value| hpa["spec"]["metrics"].as_array().unwrap().len();
-        assert_eq!(number(&hpa), number(&wanted));
+        let (mut hpa, mut before) = (self.rest.get(&left.hpa_path()).await, self.before[&left.hpa_path()].clone());
+        for hpa in [&mut hpa, &mut before] {
+            // Each writes its own version there, as at each upgrade of KEDA.
+            hpa["metadata"]["labels"]["app.kubernetes.io/version"].take();
+            hpa["metadata"]["managedFields"].take();
+            hpa["metadata"]["resourceVersion"].take();
+            hpa["status"].take();
+        }
+        assert_eq!(hpa, before, "{}", left.name);
     }
 
     /// The way back: helm rolls the release back, Tidemark's pods end and give the Lease to KEDA's.
@@ -493,30 +492,38 @@ impl Swap {
         self.helm.run(&["rollback", "keda", "1"]);
         self.kedas_ports.lead(&self.rest).await;
         established(&self.rest).await;
-        self.start_keda("keda-operator-5c6f8d").await;
+        for path in definition_paths() {
+            assert_eq!(self.rest.get(&path).await["spec"], self.before[&path]["spec"], "{path}");
+        }
+        Part::ALL.into_iter().for_each(|part| self.keda.run(part));
         sleep(Duration::from_secs(5)).await;
+        self.until_holder(Duration::ZERO, true).await;
         for process in [OPERATOR, METRICS_SERVER, WEBHOOKS] {
             let status = self.processes.stop(process).await;
             assert!(status.success(), "{process}: {status}: {}", self.processes.log(process));
         }
-        let given = Instant::now();
-        self.processes
-            .until("KEDA leads", PATIENCE, async || {
-                let holder = self.rest.get(LEASE).await["spec"]["holderIdentity"].to_string();
-                if holder.contains("keda-operator-5c6f8d_") { Ok(()) } else { Err(holder) }
-            })
-            .await;
-        assert!(given.elapsed() < Duration::from_secs(5), "the Lease was not given back: {:?}", given.elapsed());
+        // It looks every two to four seconds; a Lease that was not given back would last for 15.
+        self.until_holder(Duration::from_secs(10), false).await;
+        for part in Part::ALL {
+            self.keda.until_ready(part).await;
+        }
     }
 
-    /// The HPAs that Tidemark kept work on with KEDA's metrics.
+    /// The HPAs that Tidemark kept work on with KEDA's metrics, and KEDA ends what Tidemark has begun.
     async fn keda_scales_again(&mut self) {
         self.plane.wait_for_external_metrics().await.unwrap();
+        self.until_admission_judges().await;
         self.set(&[("orders", 75.0)]);
-        self.until_replicas("orders", 8, PATIENCE).await;
+        self.until_replicas(&self.left[0].workload_path(), 8).await;
         for left in &self.left {
             self.is_kept(left, false).await;
+            if !left.hpa.is_empty() {
+                let hpa = self.rest.get(&left.hpa_path()).await;
+                assert_eq!(hpa["metadata"]["labels"]["app.kubernetes.io/version"], VERSION, "{}", left.name);
+            }
         }
+        self.what_belongs_to_all_is_kept().await;
+        self.is_put_back(&seasonal("later", "shop", "keda-hpa-later")).await;
     }
 
     fn nothing_was_noticed(&self) {
@@ -535,27 +542,31 @@ impl Swap {
         let deletes = |entry: &&Audited| entry.verb.starts_with("delete") && entry.is_write();
         let users = |entry: &&Audited| entry.namespace == "default" && entry.resource != "events";
         let deleted: Vec<_> = all.iter().filter(deletes).filter(users).collect();
-        assert!(deleted.is_empty(), "neither Tidemark nor a controller deletes anything of the users': {deleted:#?}");
+        assert!(deleted.is_empty(), "nobody deletes anything of the users': {deleted:#?}");
         for (deployment, _) in ACCOUNTS {
             let own = by(&all, &account(deployment));
             assert!(!own.is_empty());
-            assert!(!own.iter().any(|entry| entry.verb.starts_with("delete") || entry.is_forbidden()), "{own:#?}");
+            assert!(!own.iter().any(|entry| entry.is_forbidden()), "{own:#?}");
             let log = self.processes.log(deployment);
             assert!(!log.contains("panicked"), "{log}");
         }
-        // Each HPA is brought to this version's label, and then left alone.
-        let mut updates = BTreeMap::<&str, u32>::new();
-        for entry in by(&all, &account(OPERATOR)).into_iter().filter(|entry| entry.is_write()) {
-            if entry.resource == "horizontalpodautoscalers" {
-                assert_eq!(entry.verb, "update", "{entry:?}");
-                *updates.entry(&entry.name).or_default() += 1;
+        // Each HPA is brought to one's own version's label, and then left alone; KEDA writes one with a behavior again and
+        // again, since the API server adds to that.
+        let operator = account(OPERATOR);
+        let took_over = by(&all, &operator)[0].received;
+        for (user, times) in [(&*operator, 1..=1), (processes::USER, 1..=u32::MAX)] {
+            let mut updates = BTreeMap::<&str, u32>::new();
+            for entry in by(&all, user).into_iter().filter(|entry| entry.is_write() && entry.received > took_over) {
+                if entry.resource == "horizontalpodautoscalers" && entry.namespace == "default" {
+                    assert_eq!(entry.verb, "update", "{entry:?}");
+                    *updates.entry(&entry.name).or_default() += 1;
+                }
             }
+            assert!(updates.len() == 3 && updates.values().all(|count| times.contains(count)), "{user}: {updates:?}");
         }
-        assert!(updates.len() == 3 && updates.values().all(|count| *count == 1), "{updates:?}");
     }
 
     async fn end(mut self) {
-        self.keda.take().unwrap().end().await;
         self.stop.cancel();
         while let Some(task) = self.tasks.join_next().await {
             task.unwrap();
@@ -572,27 +583,20 @@ fn by<'a>(all: &'a [Audited], user: &str) -> Vec<&'a Audited> {
     all.iter().filter(|entry| entry.user == user).collect()
 }
 
-/// As KEDA stores them, for the Services' names that its chart gives.
-async fn store_kedas_certificates(rest: &Rest) {
-    let of = |service: &str| {
-        let full = format!("{service}.{NAMESPACE}.svc");
-        [service.to_owned(), format!("{service}.{NAMESPACE}"), full.clone(), format!("{full}.cluster.local")]
-    };
-    let dns = [OPERATOR, METRICS_SERVER, WEBHOOKS].into_iter().flat_map(of).collect();
-    let names = Names { common: OPERATOR.to_owned(), dns };
-    let made = renew(None, &names, Clock::system().now()).unwrap().unwrap();
-    let secret = json!({
-        "metadata": {"name": SECRET, "labels": {
-            "app": "keda-operator", "app.kubernetes.io/name": "keda-operator",
-            "app.kubernetes.io/component": "keda-operator", "app.kubernetes.io/part-of": "keda",
-        }},
-        "stringData": {
-            "ca.crt": made.authority.certificate, "ca.key": made.authority.key,
-            "tls.crt": made.pair.certificate, "tls.key": made.pair.key,
-        },
-    });
-    rest.create(&format!("/api/v1/namespaces/{NAMESPACE}/secrets"), keda::MANAGER, &secret).await;
-    let bundle = BASE64_STANDARD.encode(&made.authority.certificate);
-    let registered = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io";
-    rest.merge(registered, keda::MANAGER, &json!({"spec": {"caBundle": bundle}})).await;
+fn secret_path() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}")
+}
+
+fn definition_paths() -> impl Iterator<Item = String> {
+    tidemark_api::crds().into_iter().map(|definition| format!("{DEFINITIONS}/{}", definition.metadata.name.unwrap()))
+}
+
+/// The objects that the page says to look with.
+fn look_of_the_page() -> Vec<Value> {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let text = page.split("```yaml\n").nth(1).and_then(|rest| rest.split_once("```")).unwrap().0;
+    let mut contents = Contents::default();
+    manifests::parse(Path::new(PAGE), text, &mut contents);
+    assert!(contents.errors.is_empty(), "{:?}", contents.errors);
+    contents.manifests.into_iter().map(|manifest| manifest.object).collect()
 }

@@ -54,10 +54,6 @@ impl Rest {
         self.write(Method::POST, path, manager, "application/json", object).await
     }
 
-    pub async fn put(&self, path: &str, manager: &str, object: &Value) -> Value {
-        self.write(Method::PUT, path, manager, "application/json", object).await
-    }
-
     pub async fn merge(&self, path: &str, manager: &str, patch: &Value) -> Value {
         self.write(Method::PATCH, path, manager, "application/merge-patch+json", patch).await
     }
@@ -217,7 +213,6 @@ impl Processes {
                 format!("--metrics-service-bind-address=127.0.0.1:{link}"),
                 "--metrics-bind-address=0".to_owned(),
                 "--health-probe-bind-address=0".to_owned(),
-                "--reasons-bind-address=0".to_owned(),
             ],
             METRICS_SERVER => vec![
                 format!("--secure-port={api}"),
@@ -239,6 +234,11 @@ impl Processes {
             list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
         };
         let mut arguments = texts(&container["args"]);
+        // The port of the default may be anybody's.
+        let serves = arguments.iter().any(|argument| argument.starts_with("--reasons-bind-address="));
+        if deployment == OPERATOR && !serves {
+            arguments.push("--reasons-bind-address=0".to_owned());
+        }
         arguments.extend(own);
         arguments.push(format!("--cert-dir={certs}"));
         let variables = container["env"].as_array().into_iter().flatten();

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MISSED_WITHIN: Duration = Duration::from_secs(100);
 /// Processes that lack a right each, at a time.
 const AT_A_TIME: usize = 12;
+/// Read by somebody who may not.
+const REASONS: &str = "/apis/reasons.tidemark.dev/v1alpha1/namespaces/shop/scaledobjects";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1";
 const WEBHOOK_CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
@@ -115,9 +117,11 @@ async fn each_process_is_forbidden_nothing_and_uses_all_that_its_role_allows() {
     let Some(plane) = ControlPlane::start_or_skip(audited()).await else { return };
     let Some(helm) = Helm::find(&plane) else { return };
     let stage = Stage::set(&plane).await;
-    let [link, api, hooks] = free_ports().unwrap();
+    let [link, api, hooks, reasons] = free_ports().unwrap();
     let ports = Ports { link, api, hooks };
     let mut settings = ports.settings();
+    settings.push("reasonsApi.operator.enabled=true".to_owned());
+    settings.push(format!("reasonsApi.operator.port={reasons}"));
     // So that KEDA's own Lease is another one.
     settings.push("operator.leaderElectionID=tour".to_owned());
     let mut install = vec!["install", "keda", CHART, "--create-namespace"];
@@ -139,7 +143,9 @@ async fn each_process_is_forbidden_nothing_and_uses_all_that_its_role_allows() {
         tour.admit().await;
     });
     assert!(toured.await.is_ok(), "see above; {}", processes.logs());
-    read_with_a_token(&plane, api).await;
+    for (port, path) in [(api, "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/none"), (reasons, REASONS)] {
+        read_with_a_token(&plane, port, path).await;
+    }
     for (deployment, _) in ACCOUNTS {
         let status = processes.stop(deployment).await;
         assert!(status.success(), "{deployment}: {status}: {}", processes.log(deployment));
@@ -171,12 +177,12 @@ async fn each_process_is_forbidden_nothing_and_uses_all_that_its_role_allows() {
 }
 
 /// Somebody who comes by himself, not through the API server, and may not read.
-async fn read_with_a_token(plane: &ControlPlane, port: u16) {
+async fn read_with_a_token(plane: &ControlPlane, port: u16, path: &str) {
     let kubeconfig = plane.service_account("default", "reader").await.unwrap();
     let rest = Rest(direct(&kubeconfig, port).await);
     let began = Instant::now();
     loop {
-        match rest.try_get("/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/none").await {
+        match rest.try_get(path).await {
             Err(kube::Error::Api(status)) if status.code == 403 => return,
             other => assert!(began.elapsed() < PATIENCE, "{other:?}"),
         }
@@ -309,6 +315,8 @@ struct Instance {
     tour: Tour,
     kubeconfig: PathBuf,
     port: u16,
+    /// Somebody else, who asks it.
+    reader: PathBuf,
     processes: Processes,
 }
 
@@ -317,9 +325,10 @@ impl Instance {
         let watched = format!("lacking-{number:03}");
         let custom = right.grant.when == When::AnyTarget;
         let tour = Tour { custom, ..stage.tour(&watched, &format!("{watched}-system"), &watched) };
-        let kubeconfig = plane.service_account(&tour.installation, "process").await.unwrap();
+        let account = async |name| plane.service_account(&tour.installation, name).await.unwrap();
+        let (kubeconfig, reader) = (account("process").await, account("reader").await);
         let [port] = free_ports().unwrap();
-        Self { right, tour, kubeconfig, port, processes: Processes::without_certificates() }
+        Self { right, tour, kubeconfig, port, reader, processes: Processes::without_certificates() }
     }
 
     fn user(&self) -> String {
@@ -348,6 +357,7 @@ impl Instance {
         let working = async {
             loop {
                 match self.right.process {
+                    Process::Operator if self.serves_reasons() => self.ask_for_reasons().await,
                     Process::Operator => self.tour.operate().await,
                     Process::Webhooks => self.tour.admit().await,
                     _ => std::future::pending().await,
@@ -368,8 +378,26 @@ impl Instance {
         }
     }
 
+    /// It is put to serving the reasons.
+    fn serves_reasons(&self) -> bool {
+        self.right.grant.when == When::ReasonsPort
+    }
+
+    async fn ask_for_reasons(&self) {
+        let _ = Rest(direct(&self.reader, self.port).await).try_get(REASONS).await;
+        sleep(Duration::from_millis(500)).await;
+    }
+
     /// Gives the account what the list says, but for the one right.
     async fn grant(&self) {
+        if self.serves_reasons() {
+            let object = json!({
+                "metadata": {"name": self.tour.watched},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": rbac::METRICS_SERVER_ROLE},
+                "subjects": [{"kind": "ServiceAccount", "name": "process", "namespace": self.tour.installation}],
+            });
+            self.tour.rest.create(&format!("{ROLES}/namespaces/kube-system/rolebindings"), "test", &object).await;
+        }
         let (name, rest) = (&self.tour.watched, &self.tour.rest);
         for (scope, role, binding, namespace) in [
             (Scope::Watched, "ClusterRole", "RoleBinding", &self.tour.watched),
@@ -445,7 +473,10 @@ impl Instance {
                     "--metrics-service-bind-address=127.0.0.1:0".to_owned(),
                     "--metrics-bind-address=0".to_owned(),
                     "--health-probe-bind-address=0".to_owned(),
-                    "--reasons-bind-address=0".to_owned(),
+                    match self.serves_reasons() {
+                        true => format!("--reasons-bind-address=0.0.0.0:{}", self.port),
+                        false => "--reasons-bind-address=0".to_owned(),
+                    },
                 ]
             }
             Process::Webhooks => {

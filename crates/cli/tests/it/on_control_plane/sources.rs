@@ -80,7 +80,8 @@ async fn count_to(url: &str, value: u32) {
     }
 }
 
-async fn get(address: &str, path: &str) -> String {
+/// The answer of an HTTP server, head included, which must be a good one.
+pub async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

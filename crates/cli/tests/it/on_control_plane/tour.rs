@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::keda::MANAGER;
 use super::release::{Rest, SECRET};
+use crate::with_keda::processes::MANAGER;
 
 /// The group of the custom resource that is scaled.
 pub const CUSTOM_GROUP: &str = "example.dev";

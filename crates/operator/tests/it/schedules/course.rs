@@ -56,7 +56,9 @@ fn after(known: Option<Activity>, observation: &Observation, second: u64) -> Opt
             Some(Activity { last: second, goes_on: true, told })
         }
         What::Decision { .. } => known.map(|activity| Activity { goes_on: false, ..activity }),
-        What::Write { write: Write::Status, error: None } => known.map(|activity| Activity { told: true, ..activity }),
+        What::Write { write: Write::Status, error: None, .. } => {
+            known.map(|activity| Activity { told: true, ..activity })
+        }
         // What an operator could not write down, the next one cannot know.
         What::Life(Life::Started) => known.filter(|activity| activity.told),
         _ => known,

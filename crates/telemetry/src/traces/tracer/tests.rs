@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tidemark_engine::metric::Target;
 use tidemark_engine::reason::Reason;
@@ -105,7 +106,7 @@ fn decision(action: Action) -> What {
 fn scaled(error: Option<&str>) -> What {
     let cause = ScaleCause::Activated { metrics: vec!["s1-queue".into()], forced: false };
     let write = Write::Scale { target: "apps/v1.Deployment shop/workers".into(), from: 0, to: 1, cause };
-    What::Write { write, error: error.map(Into::into) }
+    What::Write { write, took: Duration::from_millis(12), dry_run: false, error: error.map(Into::into) }
 }
 
 /// The attributes as text.
@@ -151,7 +152,7 @@ fn an_evaluation_is_one_trace_with_its_fetches_its_decision_and_its_write() {
         assert_eq!(span.flags, 0x101);
     }
     assert_eq!(lasts(below[0]), (nanoseconds(5), nanoseconds(25)));
-    assert_eq!(lasts(below[2]), (nanoseconds(25), nanoseconds(40)), "a write follows its decision at once");
+    assert_eq!(lasts(below[2]), (nanoseconds(28), nanoseconds(40)), "as long as the write took");
     let of_fetch = said(&below[0].attributes);
     assert_eq!((&*of_fetch["server.address"], &*of_fetch["server.port"]), ("source", "8080"));
     assert_eq!((&*of_fetch["tidemark.trigger.type"], &*of_fetch["tidemark.trigger.index"]), ("metrics-api", "1"));
@@ -159,6 +160,27 @@ fn an_evaluation_is_one_trace_with_its_fetches_its_decision_and_its_write() {
     let events: Vec<_> = below[1].events.iter().map(|event| (&*event.name, said(&event.attributes))).collect();
     assert_eq!((events[0].0, &*events[0].1["tidemark.reason"]), ("reason", "s1-queue is active at 4"));
     assert_eq!((events[1].0, &*events[1].1["tidemark.metric.target"]), ("metric", "5"));
+}
+
+#[test]
+fn a_dry_run_says_so_in_every_span_and_shows_no_write() {
+    let mut test = Test::new(&[]);
+    test.tracer.dry_run = true;
+    test.at(0, 1, poll());
+    test.at(25, 1, fetch(Asker::Poll, Ok(4.0)));
+    test.at(25, 1, decision(Action::Activate { from: 0, to: 1 }));
+    let What::Write { write, .. } = scaled(None) else { unreachable!() };
+    test.at(40, 1, What::Write { write, took: Duration::ZERO, dry_run: true, error: None });
+    test.tracer.finish();
+    let spans = test.spans();
+    assert_eq!(spans.keys().collect::<Vec<_>>(), ["decide", "evaluate", "fetch", "would write"]);
+    for span in spans.values().flatten() {
+        assert_eq!(said(&span.attributes)["tidemark.dry_run"], "true", "{}", span.name);
+    }
+    let would = &spans["would write"][0];
+    assert_eq!((would.kind(), lasts(would)), (SpanKind::Internal, (nanoseconds(40), nanoseconds(40))));
+    assert_eq!(said(&would.attributes)["tidemark.replicas.to"], "1");
+    assert_eq!(said(&spans["evaluate"][0].attributes)["tidemark.result"], "would_scale");
 }
 
 #[test]
@@ -275,7 +297,9 @@ fn a_trace_is_told_whole_or_not_at_all_and_nothing_is_held_of_one_that_is_not() 
 fn what_happens_beside_evaluations_has_traces_of_its_own_that_name_the_object() {
     let mut test = Test::new(&[]);
     let created = Write::HpaCreated { name: "keda-hpa-workers".into() };
-    test.at(0, 0, What::Write { write: created, error: None });
+    for write in [created, Write::FinalizerAdded] {
+        test.at(0, 0, What::Write { write, took: Duration::from_millis(2), dry_run: false, error: None });
+    }
     test.at(5, 0, What::Error { stage: Stage::Check, message: "no such target".into() });
     test.at(10, 1, poll());
     test.at(11, 1, What::Error { stage: Stage::StatusUpdate, message: "conflict".into() });
@@ -287,6 +311,8 @@ fn what_happens_beside_evaluations_has_traces_of_its_own_that_name_the_object() 
         assert_eq!(said(&span.attributes)["tidemark.object.name"], "workers");
     }
     assert_ne!(write.trace_id, error.trace_id);
+    assert_eq!(lasts(write), (nanoseconds(-2), nanoseconds(0)));
+    assert_ne!(write.trace_id, spans["write"][1].trace_id, "two that end at once are two");
     assert_eq!(said(&error.attributes)["tidemark.error.stage"], "check");
     let event = &root.events[0];
     assert_eq!((&*event.name, said(&event.attributes)["tidemark.error.stage"].as_str()), ("error", "status_update"));
