@@ -28,7 +28,8 @@ struct Told {
     otlp: Otlp,
 }
 
-/// Two admissions, of which one is refused: its target has another object.
+/// Two admissions, of which one is refused: its target has another object. That one is paused and has no HPA: of several
+/// faults KEDA counts any.
 async fn admit(rest: &Rest) {
     let object = |name: &str, target: &str| {
         json!({
@@ -39,7 +40,7 @@ async fn admit(rest: &Rest) {
         })
     };
     let path = "/apis/keda.sh/v1alpha1/namespaces/shop/scaledobjects?dryRun=All";
-    for (name, target, taken) in [("refused", "orders", false), ("admitted", "nothing", true)] {
+    for (name, target, taken) in [("refused", "resting", false), ("admitted", "nothing", true)] {
         let outcome = rest.request(Method::POST, path, "test", "application/json", &object(name, target)).await;
         assert_eq!(outcome.is_ok(), taken, "{name}: {outcome:?}");
     }
