@@ -150,23 +150,34 @@ pub(crate) fn go_command(go: &Path, directory: &Path) -> Command {
     command
 }
 
-/// The modules that Kubernetes keeps in its own tree. They are published apart from it, as v0 of the same release.
-fn replaced_modules(go: &Path, work: &Path) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Module {
-        go_mod: PathBuf,
-    }
-    let module = format!("k8s.io/kubernetes@v{KUBERNETES_VERSION}");
-    let output = go_command(go, work)
-        .args(["mod", "download", "-json", &module])
+/// A Go module in Go's own cache.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct GoModule {
+    /// Its `go.mod`.
+    go_mod: PathBuf,
+    /// The folder of its sources; read-only.
+    pub(crate) dir: PathBuf,
+    /// Of its content, as Go's checksum database has it.
+    pub(crate) sum: String,
+}
+
+/// Downloads a module, `PATH@VERSION`, unless it is there.
+pub(crate) fn download(go: &Path, directory: &Path, module: &str) -> Result<GoModule> {
+    let output = go_command(go, directory)
+        .args(["mod", "download", "-json", module])
         .output()
         .with_context(|| format!("cannot run {}", go.display()))?;
     if !output.status.success() {
         let reason = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         bail!("cannot download the Go module {module} (GOPROXY names where from): {}", reason.trim());
     }
-    let module: Module = serde_json::from_slice(&output.stdout).context("go mod download -json")?;
+    serde_json::from_slice(&output.stdout).context("go mod download -json")
+}
+
+/// The modules that Kubernetes keeps in its own tree. They are published apart from it, as v0 of the same release.
+fn replaced_modules(go: &Path, work: &Path) -> Result<Vec<String>> {
+    let module = download(go, work, &format!("k8s.io/kubernetes@v{KUBERNETES_VERSION}"))?;
     let modules = staging_modules(&fs::read_to_string(&module.go_mod)?);
     ensure!(!modules.is_empty(), "{} replaces no module by its own tree any more", module.go_mod.display());
     Ok(modules)

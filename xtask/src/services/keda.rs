@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
 
-use crate::control_plane::{find_go, go_command, user_cache};
+use crate::control_plane::{GoModule, download, find_go, go_command, user_cache};
 
 /// The KEDA release to build.
 pub const VERSION: &str = "2.21.0";
@@ -81,7 +80,9 @@ fn build() -> Result<PathBuf> {
         }
     }
     fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    let sources = download(&go, parent)?;
+    let module = format!("{MODULE}@v{VERSION}");
+    let GoModule { dir: sources, sum, .. } = download(&go, parent, &module)?;
+    ensure!(sum == SUM, "the Go module {module} is not the one that was published: {sum}");
     // As KEDA's own build stamps it: the version is written into HPAs.
     let flags = format!("-s -w -X={MODULE}/version.Version={VERSION}");
     for (program, package) in PROGRAMS.into_iter().zip(PACKAGES) {
@@ -96,28 +97,6 @@ fn build() -> Result<PathBuf> {
     copy(&sources.join(CONFIG), &work.join(CONFIG))?;
     fs::rename(&work, &target).with_context(|| format!("cannot rename {}", work.display()))?;
     Ok(target)
-}
-
-/// The folder of the module's sources in Go's own cache.
-fn download(go: &Path, anywhere: &Path) -> Result<PathBuf> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Module {
-        dir: PathBuf,
-        sum: String,
-    }
-    let module = format!("{MODULE}@v{VERSION}");
-    let output = go_command(go, anywhere)
-        .args(["mod", "download", "-json", &module])
-        .output()
-        .with_context(|| format!("cannot run {}", go.display()))?;
-    if !output.status.success() {
-        let reason = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        bail!("cannot download the Go module {module} (GOPROXY names where from): {}", reason.trim());
-    }
-    let downloaded: Module = serde_json::from_slice(&output.stdout).context("go mod download -json")?;
-    ensure!(downloaded.sum == SUM, "the Go module {module} is not the one that was published: {}", downloaded.sum);
-    Ok(downloaded.dir)
 }
 
 /// Go's cache is read-only, and copies must not be: they have to be removed one day.
